@@ -1,30 +1,100 @@
 PYTHON ?= python3
 VENV   ?= .venv
-BIN    := $(VENV)/bin
+PORT   ?= 8000
+
+BIN     := $(VENV)/bin
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])')
-READY  := $(VENV)/.ready-$(VERSION)
+READY   := $(VENV)/.ready-$(VERSION)
+ASSETS  := _build/npm/node_modules/.package-lock.json
+BOOK    := _build/.book
+BROWSER := _build/pyodide/.ready
+
+# npm and node come from the environment, so a machine needs neither.
+NPM_CI := PATH="$(abspath $(BIN)):$$PATH" npm ci --silent --ignore-scripts --no-audit --no-fund
+PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock
+.PHONY: help setup book serve lab test notebooks benchmarks lint format readme lock clean
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## the environment, in .venv, from the lock
 
-$(READY): requirements/dev.txt pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
-	@echo "Setting up $(VENV) with Python $(VERSION)"
-	@test -e $@ || $(PYTHON) -m venv --clear $(VENV)
-	@$(BIN)/python -m pip install --quiet --quiet --require-hashes --only-binary :all: -r requirements/dev.txt
-	@$(BIN)/python -m pip install --quiet --quiet --no-deps --no-build-isolation --editable .
-	@touch $@
+book: $(BOOK) ## build the book, strictly, into _build/html
+	@echo "The book: $(CURDIR)/_build/html/index.html"
 
-# One resolution for every platform and Python; the second set takes its pins from the first. Readers' set carries no
+serve: $(BOOK) ## build the book and serve it on 127.0.0.1
+	@echo "http://127.0.0.1:$(PORT)  (Ctrl-C stops it; PORT=8001 takes another port)"
+	@$(BIN)/python -m http.server --bind 127.0.0.1 --directory _build/html $(PORT)
+
+lab: $(READY) ## open the chapters in JupyterLab
+	@$(BIN)/jupyter lab --ip 127.0.0.1 --notebook-dir book
+
+# A book that does not build must not keep the rest from being checked: one of the tests fails then.
+test: $(READY) $(BROWSER) ## everything that CI checks, with one summary
+	-@$(MAKE) --no-print-directory book
+	@$(BIN)/python -m pytest src/llm_patterns tests book --doctest-modules --nbval \
+		-n 2 --dist loadscope --cov --cov-report term:skip-covered --quiet
+
+notebooks: $(READY) ## run the chapters and store their outputs
+	@$(BIN)/python -m course.notebooks store
+
+benchmarks: $(READY) ## measure, and store what the chapters read
+	@$(BIN)/python -m tests.benchmarks
+
+lint: $(READY) ## style, types and spelling
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+	@$(BIN)/codespell
+
+format: $(READY) ## put the code into the house style
+	@$(BIN)/ruff check --fix
+	@$(BIN)/ruff format
+
+readme: $(READY) ## write the table of patterns into README.md
+	@$(BIN)/python -m course.matrix README.md
+
+# One resolution for every platform and Python; the other sets take their pins from it. The readers' set carries no
 # hashes, since pip refuses to install the project itself beside them.
-COMPILE := uv pip compile pyproject.toml --universal --python-version 3.11 --only-binary :all: --no-annotate \
-	--custom-compile-command 'make lock' --quiet --extra server --extra book
+COMPILE := $(BIN)/uv pip compile pyproject.toml --no-annotate --custom-compile-command 'make lock' --quiet
 
 lock: $(READY) ## resolve the dependencies anew
-	@$(BIN)/$(COMPILE) --group dev --generate-hashes --upgrade --output-file requirements/dev.txt > /dev/null
-	@$(BIN)/$(COMPILE) --group lab --constraints requirements/dev.txt --output-file requirements/lab.txt > /dev/null
+	@$(COMPILE) --universal --python-version 3.11 --only-binary :all: --extra server --extra book --group dev \
+		--generate-hashes --upgrade --output-file requirements/dev.txt > /dev/null
+	@$(COMPILE) --universal --python-version 3.11 --only-binary :all: --extra server --extra book --group lab \
+		--constraints requirements/dev.txt --output-file requirements/lab.txt > /dev/null
+	@$(COMPILE) --python-platform wasm32-pyodide2025 --python-version 3.14 --group pyodide \
+		--constraints requirements/dev.txt --generate-hashes --output-file requirements/pyodide.txt > /dev/null
+
+clean: ## remove what was made
+	rm -rf $(VENV) _build dist .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
+
+$(READY): requirements/dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
+		"Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
+	@echo "Setting up $(VENV) with Python $(VERSION)"
+	@test -e $@ || $(PYTHON) -m venv --clear $(VENV)
+	@$(PIP) install -qq --require-hashes --only-binary :all: -r requirements/dev.txt
+	@$(PIP) install -qq --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(ASSETS): src/course/site/package.json src/course/site/package-lock.json $(READY)
+	@mkdir -p _build/npm && cp src/course/site/package.json src/course/site/package-lock.json _build/npm
+	@cd _build/npm && $(NPM_CI)
+	@touch $@
+
+# Always the whole book: a page that was not read again would not repeat its warning.
+$(BOOK): $(ASSETS) _config.yml _toc.yml $(shell find book src -type f -not -path '*/__pycache__/*' -not -path '*/.ipynb_checkpoints/*')
+	@$(BIN)/jupyter-book build . --all -W -n --keep-going --quiet
+	@touch $@
+
+$(BROWSER): tests/pyodide/package.json tests/pyodide/package-lock.json requirements/pyodide.txt $(READY)
+	@mkdir -p _build/pyodide && cp tests/pyodide/package.json tests/pyodide/package-lock.json _build/pyodide
+	@cd _build/pyodide && $(NPM_CI)
+	@rm -rf _build/pyodide/wheels
+	@$(PIP) download -qq --no-deps --require-hashes --only-binary :all: --implementation cp --python-version 3.14 \
+		--abi cp314 --abi none --platform pyemscripten_2026_0_wasm32 --platform any \
+		--dest _build/pyodide/wheels -r requirements/pyodide.txt
+	@touch $@
