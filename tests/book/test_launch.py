@@ -60,7 +60,7 @@ def test_a_chapter_starts_with_the_hidden_install_cell(path: Path) -> None:
 
 @pytest.mark.timeout(600)
 def test_the_install_cell_works_in_an_empty_environment(wheel: Path, tmp_path: Path) -> None:
-    """Run as in a bare kernel, with the built wheel as what is served, it makes every import work."""
+    """Run as in a bare kernel, where the built wheel is what is served, it makes imports work."""
     cell = source(cells(NOTEBOOKS[0])[0])
     served = f"production-llm-patterns[book] @ {wheel.as_uri()}"
     cell, replaced = re.subn(r"production-llm-patterns\[book\](?: @ [^\"']+)?", served, cell)
@@ -69,13 +69,15 @@ def test_the_install_cell_works_in_an_empty_environment(wheel: Path, tmp_path: P
     python = tmp_path / "bare/bin/python"
     (tmp_path / "cell.ipy").write_text(cell)
     lock = ROOT / "requirements/lab.txt"
-    pinned = {**os.environ, "PIP_CONSTRAINT": str(lock), "PIP_ONLY_BINARY": ":all:"}
-    run = {"check": True, "cwd": tmp_path, "env": pinned}
-    subprocess.run([python, "-m", "pip", "install", "-q", "-q", "ipython"], **run)
-    subprocess.run([python, "-m", "IPython", "--no-banner", "cell.ipy"], **run)
+    environment = {**os.environ, "PIP_CONSTRAINT": str(lock), "PIP_ONLY_BINARY": ":all:"}
+
+    def run(*command: str) -> None:
+        subprocess.run([python, *command], check=True, cwd=tmp_path, env=environment)
+
+    run("-m", "pip", "install", "-q", "-q", "ipython")
+    run("-m", "IPython", "--no-banner", "cell.ipy")
     for path in NOTEBOOKS:
-        chapter = "\n".join(imports(source(each)) for each in cells(path))
-        subprocess.run([python, "-W", "error", "-c", chapter], **run)
+        run("-W", "error", "-c", "\n".join(imports(source(each)) for each in cells(path)))
 
 
 class Links(HTMLParser):
@@ -97,13 +99,15 @@ class Links(HTMLParser):
 def build(repository: str, folder: Path) -> dict[str, list[str]]:
     """Build the book as for this repository; the links of each chapter's page."""
     command = [sys.executable, "-m", "jupyter_book", "build", ".", "-W", "-n", "--keep-going"]
-    subprocess.run(
+    run = subprocess.run(
         [*command, "--path-output", folder],
+        check=False,
         cwd=ROOT,
-        check=True,
         capture_output=True,
+        text=True,
         env={**os.environ, "BOOK_REPOSITORY_URL": repository},
     )
+    assert run.returncode == 0, f"the book does not build:\n{run.stderr[-4000:]}"
     html = folder / "_build/html"
     pages = [html / path.relative_to(ROOT).with_suffix(".html") for path in NOTEBOOKS]
     return {str(page.relative_to(html)): Links(page).found for page in pages}
@@ -126,7 +130,7 @@ def test_every_launch_link_leads_to_a_file_of_the_repository(tmp_path: Path) -> 
 
 @pytest.mark.timeout(300)
 def test_without_a_public_repository_only_the_download_is_offered(tmp_path: Path) -> None:
-    """A book that nobody can reach offers no button that would fail; its download is the chapter."""
+    """A book that nobody can reach offers no button that would fail, only the chapter itself."""
     for page, links in build("", tmp_path).items():
         outside = {urlsplit(each).netloc for each in links}
         assert not outside & {"mybinder.org", "colab.research.google.com"}
