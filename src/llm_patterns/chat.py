@@ -1,7 +1,8 @@
 """The words everything shares: requests, answers, streams and usage of a chat model.
 
-They are the part of the OpenAI chat-completions and Anthropic messages formats on which both agree; the wire formats
-themselves live in `llm_patterns.providers`. All are frozen: a layer that changes a request makes a new one.
+They are the part of the OpenAI chat-completions and Anthropic messages formats on which both agree;
+the wire formats themselves live in `llm_patterns.providers`. All are frozen: a layer that changes a
+request makes a new one.
 
 >>> request = ChatRequest(model="small", messages=(Message.user("Hello"),))
 >>> request.model_copy(update={"model": "large"}).model
@@ -58,7 +59,9 @@ class Message(_Frozen):
     role: Role
     content: str = ""
     tool_calls: tuple[ToolCall, ...] = ()
-    tool_call_id: str | None = Field(None, description="For role `tool`: the call that this answers.")
+    tool_call_id: str | None = Field(
+        default=None, description="For role `tool`: the call that this answers."
+    )
 
     @classmethod
     def system(cls, content: str) -> Self:
@@ -94,26 +97,30 @@ class ChatRequest(_Frozen):
 
     model: str
     messages: tuple[Message, ...] = Field(min_length=1)
-    max_tokens: int | None = Field(None, ge=1)
-    temperature: float | None = Field(None, ge=0, le=2)
+    max_tokens: int | None = Field(default=None, ge=1)
+    temperature: float | None = Field(default=None, ge=0, le=2)
     stop: tuple[str, ...] = ()
     seed: int | None = None
     tools: tuple[Tool, ...] = ()
-    tool_choice: str = Field("auto", description="`auto`, `none`, `required`, or a tool's name.")
+    tool_choice: str = Field(
+        default="auto", description="`auto`, `none`, `required`, or a tool's name."
+    )
     response_schema: Mapping[str, JsonValue] | None = None
-    user: str | None = Field(None, description="Who asks: for limits, bills and abuse reports.")
+    user: str | None = Field(
+        default=None, description="Who asks: for limits, bills and abuse reports."
+    )
 
 
 class Usage(_Frozen):
     """Tokens of one answer, in three parts that do not overlap.
 
-    The vendors count differently: OpenAI's `prompt_tokens` include the cached ones, Anthropic's `input_tokens` do not.
-    Here `input_tokens` never includes `cached_input_tokens`.
+    The vendors count differently: OpenAI's `prompt_tokens` include the cached ones, Anthropic's
+    `input_tokens` do not. Here `input_tokens` never includes `cached_input_tokens`.
     """
 
-    input_tokens: int = Field(0, ge=0)
-    cached_input_tokens: int = Field(0, ge=0)
-    output_tokens: int = Field(0, ge=0)
+    input_tokens: int = Field(default=0, ge=0)
+    cached_input_tokens: int = Field(default=0, ge=0)
+    output_tokens: int = Field(default=0, ge=0)
 
     @property
     def total_tokens(self) -> int:

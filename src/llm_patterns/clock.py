@@ -1,8 +1,8 @@
 """Time and chance, taken from the running event loop.
 
-Durations come from `asyncio`'s loop time. Two things remain that a loop does not give: what the time of day is, and
-where chance comes from. Both are asked here, so that code behaves the same in production and in a simulation, whose
-loop answers both (see `llm_patterns.simulation`).
+Durations come from `asyncio`'s loop time. Two things remain that a loop does not give: what the
+time of day is, and where chance comes from. Both are asked here, so that code behaves the same in
+production and in a simulation, whose loop answers both (see `llm_patterns.simulation`).
 
 >>> from datetime import UTC, datetime
 >>> datetime.fromtimestamp(now(), UTC).year >= 2026
@@ -18,7 +18,7 @@ from abc import ABC, abstractmethod
 
 __all__ = ["World", "now", "rng"]
 
-_RNG = random.Random()  # noqa: S311 - jitter, not secrets
+_RNG = random.Random()
 
 
 class World(ABC):
@@ -40,13 +40,13 @@ def now() -> float:
 def rng() -> random.Random:
     """Return the running simulation's seeded source of chance, or the process's own.
 
-    Patterns take an `rng` argument and fall back to this at each use, so that a run repeats exactly even where
-    nobody passed one.
+    Patterns take an `rng` argument and fall back to this at each use, so that a run repeats exactly
+    even where nobody passed one.
     """
     loop = _world()
     return _RNG if loop is None else loop.rng
 
 
 def _world() -> World | None:
-    loop = asyncio._get_running_loop()
+    loop: object = asyncio._get_running_loop()
     return loop if isinstance(loop, World) else None

@@ -5,20 +5,19 @@ LLMPatternsError
 ├── ConfigurationError (ValueError)    a setting that cannot work, found when it is made
 ├── ProviderError                      the provider refused or failed, or could not be reached
 │   ├── RateLimited                    429: slow down
-│   ├── QuotaExhausted                 429 or 402 that waiting will not cure: the account is out of money
-│   ├── Overloaded                     503, 529: the provider has too much to do
-│   ├── ServerError                    500, 502 and the other 5xx
-│   ├── Conflict                       409: a concurrent change; safe to try again
-│   ├── RequestTimeout (TimeoutError)  408, 504, or no answer in time
-│   ├── ConnectionFailed (ConnectionError)  no connection, or one that broke
-│   ├── InvalidRequest                 400, 404, 413, 422: the same request fails everywhere
-│   ├── AuthenticationFailed           401, 403
-│   └── ContentFiltered                refused for what it says
-└── one branch for each pattern, beside the pattern (such as `RetriesExhausted`)
+│   ├── QuotaExhausted                 429 or 402 that waiting will not cure: the account is out of
+money │   ├── Overloaded                     503, 529: the provider has too much to do │   ├──
+ServerError                    500, 502 and the other 5xx │   ├── Conflict
+409: a concurrent change; safe to try again │   ├── RequestTimeout (TimeoutError)  408, 504, or no
+answer in time │   ├── ConnectionFailed (ConnectionError)  no connection, or one that broke │   ├──
+InvalidRequest                 400, 404, 413, 422: the same request fails everywhere │   ├──
+AuthenticationFailed           401, 403 │   └── ContentFiltered                refused for what it
+says └── one branch for each pattern, beside the pattern (such as `RetriesExhausted`)
 ```
 
-Patterns guard other people's clients too, so they never ask `isinstance`: they ask `failure_of(error)`, which
-reads the shape that HTTP clients' errors share (`status_code`, `response.headers`, the class's name).
+Patterns guard other people's clients too, so they never ask `isinstance`: they ask
+`failure_of(error)`, which reads the shape that HTTP clients' errors share (`status_code`,
+`response.headers`, the class's name).
 
 >>> from llm_patterns.errors import ErrorKind, Overloaded, failure_of
 >>> failure_of(Overloaded("busy", status_code=529)).kind
@@ -33,7 +32,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
-from typing import ClassVar, cast
+from typing import ClassVar
 
 from llm_patterns import clock
 
@@ -86,8 +85,9 @@ class ConfigurationError(LLMPatternsError, ValueError):
 class ProviderError(LLMPatternsError):
     """The provider refused or failed, or could not be reached.
 
-    `status_code` is the HTTP status, or None if no answer came; `retry_after` the provider's wish in seconds;
-    `code` the vendor's own word for the failure (such as `insufficient_quota`); `headers` has lower-case names.
+    `status_code` is the HTTP status, or None if no answer came; `retry_after` the provider's wish
+    in seconds; `code` the vendor's own word for the failure (such as `insufficient_quota`);
+    `headers` has lower-case names.
     """
 
     kind: ClassVar[ErrorKind] = ErrorKind.UNKNOWN
@@ -173,8 +173,8 @@ class ContentFiltered(ProviderError):
 class Failure:
     """What any client's error says, in this library's words.
 
-    `retry_after` is in seconds from now; `should_retry` is the provider's own verdict (the `x-should-retry` header
-    that the OpenAI and Anthropic APIs send), or None where it gave none.
+    `retry_after` is in seconds from now; `should_retry` is the provider's own verdict (the
+    `x-should-retry` header that the OpenAI and Anthropic APIs send), or None where it gave none.
     """
 
     kind: ErrorKind
@@ -203,8 +203,8 @@ _KIND_OF_CODE = {
     "content_filter": ErrorKind.CONTENT_FILTERED,
     "content_policy_violation": ErrorKind.CONTENT_FILTERED,
 }
-# Parts of the class names with which httpx, httpx2, aiohttp, requests and the vendors' SDKs report that no answer
-# came. Time-outs come first: the OpenAI SDK's is also a connection error.
+# Parts of the class names with which httpx, httpx2, aiohttp, requests and the vendors' SDKs report
+# that no answer came. Time-outs come first: the OpenAI SDK's is also a connection error.
 _KIND_OF_NAME = (
     ("Timeout", ErrorKind.TIMEOUT),
     ("Connect", ErrorKind.CONNECTION),
@@ -245,7 +245,9 @@ def failure_of(error: BaseException) -> Failure:
     return Failure(
         kind=_kind_of_error(error, status_code),
         status_code=status_code,
-        retry_after=retry_after if isinstance(retry_after, int | float) else retry_after_of(headers),
+        retry_after=retry_after
+        if isinstance(retry_after, int | float)
+        else retry_after_of(headers),
         should_retry={"true": True, "false": False}.get(headers.get("x-should-retry", "")),
     )
 
@@ -253,8 +255,9 @@ def failure_of(error: BaseException) -> Failure:
 def retry_after_of(headers: Mapping[str, str]) -> float | None:
     """Return the wait that *headers* (lower-case names) ask for, in seconds from now, or None.
 
-    Reads `retry-after-ms` (milliseconds, OpenAI's), then `retry-after` as seconds or as an HTTP date (RFC 9110,
-    section 10.2.3). A date in the past is 0; anything unreadable, negative or not finite is None.
+    Reads `retry-after-ms` (milliseconds, OpenAI's), then `retry-after` as seconds or as an HTTP
+    date (RFC 9110, section 10.2.3). A date in the past is 0; anything unreadable, negative or not
+    finite is None.
 
     >>> retry_after_of({"retry-after": "2.5"}), retry_after_of({"retry-after-ms": "40"})
     (2.5, 0.04)
@@ -271,7 +274,7 @@ def retry_after_of(headers: Mapping[str, str]) -> float | None:
 
 def _kind_of(status_code: int, code: str | None) -> ErrorKind:
     if code in _KIND_OF_CODE:
-        return _KIND_OF_CODE[cast(str, code)]
+        return _KIND_OF_CODE[code]
     if status_code in _KIND_OF_STATUS:
         return _KIND_OF_STATUS[status_code]
     return ErrorKind.SERVER if status_code >= 500 else ErrorKind.INVALID_REQUEST

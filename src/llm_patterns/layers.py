@@ -1,7 +1,8 @@
 """How patterns compose: a layer takes an async callable and returns one of the same signature.
 
-The idea is that of Finagle's filters (Eriksen, "Your Server as a Function", PLOS 2013) and Tower's layers. Because the
-unit is any async callable, a pattern guards a vendor SDK's method exactly as it guards a `ChatModel`:
+The idea is that of Finagle's filters (Eriksen, "Your Server as a Function", PLOS 2013) and Tower's
+layers. Because the unit is any async callable, a pattern guards a vendor SDK's method exactly as it
+guards a `ChatModel`:
 
 >>> import asyncio
 >>> def shout(call):

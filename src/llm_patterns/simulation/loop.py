@@ -1,7 +1,8 @@
 """Virtual time: `simulate` runs ordinary asyncio code without waiting.
 
-The loop below is asyncio's own, with one change: where it would sleep until the next timer, it moves its clock there.
-An hour of outage with a thousand clients takes a second, and the same seed gives the same run on every machine.
+The loop below is asyncio's own, with one change: where it would sleep until the next timer, it
+moves its clock there. An hour of outage with a thousand clients takes a second, and the same seed
+gives the same run on every machine.
 
 >>> import asyncio
 >>> async def patient():
@@ -10,10 +11,11 @@ An hour of outage with a thousand clients takes a second, and the same seed give
 >>> simulate(patient)
 3600.0
 
-It needs no thread and no socket, and it nests in a loop that is already running (a notebook's kernel, a widget's
-callback, Python in a browser). Virtual time ends where the real world begins: code that would wait for a socket or a
-process is stopped with `OutsideWorld`; work handed to a thread (`asyncio.to_thread`) runs inline and takes no virtual
-time; a thread that code starts by itself is not seen at all.
+It needs no thread and no socket, and it nests in a loop that is already running (a notebook's
+kernel, a widget's callback, Python in a browser). Virtual time ends where the real world begins:
+code that would wait for a socket or a process is stopped with `OutsideWorld`; work handed to a
+thread (`asyncio.to_thread`) runs inline and takes no virtual time; a thread that code starts by
+itself is not seen at all.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ import random
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any, Final, Literal, NoReturn, TypeVar, TypeVarTuple, Unpack, cast
+from typing import Any, Final, Literal, NoReturn, TypeVar, TypeVarTuple, cast
 
 from llm_patterns.clock import World
 from llm_patterns.errors import LLMPatternsError
@@ -60,8 +62,8 @@ class LeftoverTasks(LLMPatternsError):
         self.tasks = tuple(tasks)
         lines = "".join(f"\n  {task}" for task in self.tasks)
         super().__init__(
-            "main returned with tasks still running; await or cancel them (asyncio.TaskGroup does both), "
-            f"or pass leftover='cancel':{lines}"
+            "main returned with tasks still running; await or cancel them "
+            f"(asyncio.TaskGroup does both), or pass leftover='cancel':{lines}"
         )
 
 
@@ -72,14 +74,16 @@ class OutsideWorld(LLMPatternsError, RuntimeError):
         self.operation = operation
         super().__init__(
             f"loop.{operation}() would wait for the real world, where virtual time does not pass; "
-            "give the code an in-process counterpart, such as SimulatedProvider or its httpx transport"
+            "give the code an in-process counterpart, such as SimulatedProvider or its transport"
         )
 
 
 class _Task(asyncio.Task[T]):
     """A task whose hash is its number, so that sets of tasks (as in TaskGroup) iterate alike in every run."""
 
-    def __init__(self, coro: Coroutine[Any, Any, T], *, loop: VirtualTimeLoop, **options: Any) -> None:
+    def __init__(
+        self, coro: Coroutine[Any, Any, T], *, loop: VirtualTimeLoop, **options: Any
+    ) -> None:
         loop.tasks_started += 1
         self.number = loop.tasks_started
         if options.get("name") is None:
@@ -112,7 +116,7 @@ class VirtualTimeLoop(asyncio.BaseEventLoop, World):
 
     def __init__(self, *, seed: int = 0, start: datetime = START) -> None:
         super().__init__()
-        self.rng = random.Random(seed)  # noqa: S311 - reproducible chance is the point
+        self.rng = random.Random(seed)
         self.tasks_started = 0
         self._start = start.timestamp()
         self._now = 0.0
@@ -130,14 +134,16 @@ class VirtualTimeLoop(asyncio.BaseEventLoop, World):
 
     def advance(self, timeout: float) -> None:
         """Move the clock by *timeout* seconds, landing exactly on the next timer where that is what was meant."""
-        due = self._scheduled[0].when() if self._scheduled else float("inf")
+        timers = cast("list[asyncio.TimerHandle]", vars(self)["_scheduled"])
+        due = timers[0].when() if timers else float("inf")
         reached = self._now + timeout
         self._now = due if abs(due - reached) < 1e-6 else reached
-        # asyncio runs the timers due before now + resolution: one step of the float is "those due now, none ahead".
+        # asyncio runs the timers due before now + resolution: one step of the float is "those due
+        # now, none ahead".
         self._clock_resolution = math.ulp(self._now)
 
-    def run_in_executor(  # type: ignore[override]
-        self, executor: object, func: Callable[[Unpack[Ts]], T], *args: Unpack[Ts]
+    def run_in_executor(
+        self, executor: object, func: Callable[[*Ts], T], *args: *Ts
     ) -> asyncio.Future[T]:
         """Run *func* here and now; it takes no virtual time."""
         future: asyncio.Future[T] = self.create_future()
@@ -169,7 +175,14 @@ for _operation in (
     *("add_reader", "add_writer", "add_signal_handler", "connect_read_pipe", "connect_write_pipe"),
     *("create_connection", "create_datagram_endpoint", "create_server", "connect_accepted_socket"),
     *("create_unix_connection", "create_unix_server", "getaddrinfo", "getnameinfo", "start_tls"),
-    *("sock_accept", "sock_connect", "sock_recv", "sock_recv_into", "sock_recvfrom", "sock_sendall"),
+    *(
+        "sock_accept",
+        "sock_connect",
+        "sock_recv",
+        "sock_recv_into",
+        "sock_recvfrom",
+        "sock_sendall",
+    ),
     *("sock_sendfile", "sock_sendto", "sendfile", "subprocess_exec", "subprocess_shell"),
 ):
     setattr(VirtualTimeLoop, _operation, _refusal(_operation))
@@ -184,16 +197,17 @@ def simulate(
 ) -> T:
     """Run *main* in virtual time and return its result.
 
-    *main* is an async function without arguments, or a coroutine. *seed* decides all chance that code takes from
-    `clock.rng()`; *start* is the time of day at second 0. Raises `Deadlock` when nothing can ever happen again,
-    `LeftoverTasks` when main leaves tasks behind (they are cancelled; *leftover* = "cancel" does it silently, as
-    `asyncio.run` does), and whatever main raises.
+    *main* is an async function without arguments, or a coroutine. *seed* decides all chance that
+    code takes from `clock.rng()`; *start* is the time of day at second 0. Raises `Deadlock` when
+    nothing can ever happen again, `LeftoverTasks` when main leaves tasks behind (they are
+    cancelled; *leftover* = "cancel" does it silently, as `asyncio.run` does), and whatever main
+    raises.
     """
     coroutine = main if inspect.iscoroutine(main) else cast("Callable[[], Any]", main)()
     loop = VirtualTimeLoop(seed=seed, start=start)
     with _alone_in_thread():
         try:
-            result = loop.run_until_complete(coroutine)
+            result: T = loop.run_until_complete(coroutine)
         except BaseException:
             _cancel(loop, _unfinished(loop))
             raise

@@ -1,0 +1,105 @@
+"""The provider's rate limits: requests and tokens a minute, as its gate applies them.
+
+A token bucket for each, refilled without pause, which is how the vendors describe theirs. A request
+reserves its input and the most it may write (`max_tokens`); refused requests count against the
+requests limit too, as OpenAI documents ("unsuccessful requests contribute to your per-minute
+limit").
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pydantic import BaseModel, ConfigDict, Field
+
+__all__ = ["Gate", "RateLimitState", "RateLimits"]
+
+
+class RateLimits(BaseModel):
+    """What one key may use in a minute; None is no limit."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    requests_per_minute: int | None = Field(
+        default=None, ge=1, description="Requests, refused ones too."
+    )
+    tokens_per_minute: int | None = Field(
+        default=None, ge=1, description="Input and reserved output."
+    )
+    failures_count: bool = Field(
+        default=True, description="Whether refused requests count as requests."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimitState:
+    """What the rate-limit headers say. Resets are seconds until the bucket is full again."""
+
+    limit_requests: int | None
+    remaining_requests: int
+    reset_requests: float
+    limit_tokens: int | None
+    remaining_tokens: int
+    reset_tokens: float
+
+
+class _Bucket:
+    def __init__(self, per_minute: int | None) -> None:
+        self.capacity = per_minute
+        self.level = float(per_minute or 0)
+        self._since = 0.0
+
+    def refill(self, now: float) -> None:
+        if self.capacity is not None:
+            gained = (now - self._since) * self.capacity / 60
+            self.level = min(float(self.capacity), self.level + gained)
+            self._since = now
+
+    def wait_for(self, amount: float) -> float:
+        """Return the seconds until *amount* is there."""
+        if self.capacity is None or self.level >= amount:
+            return 0.0
+        return (amount - self.level) * 60 / self.capacity
+
+    def take(self, amount: float) -> None:
+        if self.capacity is not None:
+            self.level -= amount
+
+    def reset(self) -> float:
+        return 0.0 if self.capacity is None else (self.capacity - self.level) * 60 / self.capacity
+
+
+class Gate:
+    """One key's buckets. Times are loop times."""
+
+    def __init__(self, limits: RateLimits) -> None:
+        self.limits = limits
+        self._requests = _Bucket(limits.requests_per_minute)
+        self._tokens = _Bucket(limits.tokens_per_minute)
+
+    def admit(self, tokens: int, now: float) -> float:
+        """Take a request of *tokens* and return 0, or take nothing and return the seconds to wait."""
+        self._refill(now)
+        wait = max(self._requests.wait_for(1), self._tokens.wait_for(tokens))
+        if wait == 0:
+            self._requests.take(1)
+            self._tokens.take(tokens)
+        elif self.limits.failures_count:
+            self._requests.take(min(1.0, self._requests.level))
+        return wait
+
+    def state(self, now: float) -> RateLimitState:
+        """Return what the headers say now."""
+        self._refill(now)
+        return RateLimitState(
+            limit_requests=self.limits.requests_per_minute,
+            remaining_requests=max(0, int(self._requests.level)),
+            reset_requests=self._requests.reset(),
+            limit_tokens=self.limits.tokens_per_minute,
+            remaining_tokens=max(0, int(self._tokens.level)),
+            reset_tokens=self._tokens.reset(),
+        )
+
+    def _refill(self, now: float) -> None:
+        self._requests.refill(now)
+        self._tokens.refill(now)
