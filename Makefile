@@ -85,9 +85,10 @@ $(ASSETS): src/course/site/package.json src/course/site/package-lock.json $(READ
 	@cd _build/npm && $(NPM_CI)
 	@touch $@
 
-# Always the whole book: a page that was not read again would not repeat its warning.
+# Always the whole book: a page that is not read again does not repeat its warning.
 $(BOOK): $(ASSETS) _config.yml _toc.yml $(shell find book src -type f -not -path '*/__pycache__/*' -not -path '*/.ipynb_checkpoints/*')
-	@$(BIN)/jupyter-book build . --all -W -n --keep-going --quiet
+	@rm -rf _build/html _build/.doctrees
+	@$(BIN)/jupyter-book build . -W -n --keep-going --quiet
 	@touch $@
 
 $(BROWSER): tests/pyodide/package.json tests/pyodide/package-lock.json requirements/pyodide.txt $(READY)

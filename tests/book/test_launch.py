@@ -16,6 +16,7 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "book").rglob("*.ipynb"))
+JUPYTER_BOOK = Path(sys.executable).with_name("jupyter-book")
 REPOSITORY = "https://github.com/somebody/some-book"
 
 
@@ -98,7 +99,7 @@ class Links(HTMLParser):
 
 def build(repository: str, folder: Path) -> dict[str, list[str]]:
     """Build the book as for this repository; the links of each chapter's page."""
-    command = [sys.executable, "-m", "jupyter_book", "build", ".", "-W", "-n", "--keep-going"]
+    command = [JUPYTER_BOOK, "build", ".", "-W", "-n", "--keep-going"]
     run = subprocess.run(
         [*command, "--path-output", folder],
         check=False,
