@@ -1,0 +1,74 @@
+"""Sentences with the run's numbers, a chapter's first lines, and the code itself."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from pathlib import Path
+from types import FunctionType
+
+from course.display import Shown
+from llm_patterns.catalog import Priority, pattern
+
+__all__ = ["head", "say", "source"]
+
+SYSTEMS = {"rag": "RAG", "agents": "Agents", "streaming": "Streaming", "batch": "Batch"}
+
+
+def say(text: str) -> Shown:
+    """Markdown from a cell: a sentence that cannot go stale, since its numbers come from the run.
+
+    >>> say(f"The load reaches **{2.7:.1f} times** the capacity.")
+    The load reaches 2.7 times the capacity.
+    """
+    return Shown(text.replace("**", "").replace("`", ""), markdown=text)
+
+
+def head(slug: str, *, minutes: int, know_first: Sequence[str], you_will: Sequence[str]) -> Shown:
+    """A chapter's first lines, from the catalog: category, priorities, reading time, what one will be able to do.
+
+    Args:
+        slug: the pattern's name in the catalog.
+        minutes: to read.
+        know_first: what to know before, in Markdown.
+        you_will: three things the reader will be able to do, in Markdown, each continuing "you will".
+
+    Raises:
+        UnknownPattern: if the catalog has no such pattern.
+        ValueError: if there are not three things.
+    """
+    if len(you_will) != 3:
+        raise ValueError(f"A chapter promises three things, got {len(you_will)}.")
+    entry = pattern(slug)
+    priorities: dict[str, Priority] = entry.priorities._asdict()
+    chips = "".join(
+        f'<span class="course-chip" data-priority="{value.name.lower()}">'
+        f"{SYSTEMS[name]} <strong>{value.value}</strong></span> "
+        for name, value in priorities.items()
+    )
+    listed = "\n".join(f"- {each}" for each in you_will)
+    text = (
+        f'<div class="course-head"><span class="course-category">{entry.category.label}</span> '
+        f"{chips}</div>\n\n"
+        f"**{minutes} minutes.** Know first: {', '.join(know_first)}.\n\n"
+        f"After this chapter you will\n\n{listed}\n"
+    )
+    plain = ", ".join(f"{SYSTEMS[name]}: {value.value}" for name, value in priorities.items())
+    return Shown(f"{entry.category.label}. {plain}. {minutes} minutes.", markdown=text)
+
+
+def source(obj: type | FunctionType, *, max_lines: int = 60) -> Shown:
+    """The code of an installed function or class, as it is, with its file and lines.
+
+    Raises:
+        ValueError: if it is longer than `max_lines`: show a part of it.
+    """
+    lines, first = inspect.getsourcelines(obj)
+    if len(lines) > max_lines:
+        raise ValueError(
+            f"{obj.__qualname__} has {len(lines)} lines, more than {max_lines}: show a part of it."
+        )
+    path = Path(*obj.__module__.split(".")).as_posix() + ".py"
+    where = f"{path}, lines {first} to {first + len(lines) - 1}"
+    code = inspect.cleandoc("\n" + "".join(lines))
+    return Shown(f"{where}\n\n{code}", markdown=f"```python\n{code}\n```\n\n*`{where}`*")
