@@ -19,7 +19,7 @@ from llm_patterns.catalog import Category
 SOURCE = Path(__file__).parents[1] / "src"
 MODULES = sorted((SOURCE / "llm_patterns").rglob("*.py"))
 
-BASE = {"chat", "clock", "errors", "layers"}
+BASE = {"chat", "clock", "errors", "events", "layers"}
 SHARED = BASE | {"toolkit", "stores"}
 MAY_IMPORT = (
     dict.fromkeys((*BASE, "catalog", "toolkit", "stores"), BASE)
