@@ -281,8 +281,9 @@ def _kind_of(status_code: int, code: str | None) -> ErrorKind:
 
 
 def _kind_of_error(error: BaseException, status_code: int | None) -> ErrorKind:
-    if isinstance(error, ProviderError):
-        return error.kind
+    kind = getattr(error, "kind", None)
+    if isinstance(kind, ErrorKind):
+        return kind
     if status_code is not None and status_code >= 400:
         return _kind_of(status_code, _code(error))
     if isinstance(error, TimeoutError):
