@@ -1,5 +1,6 @@
 // Runs the library's own tests in a browser's Python, here under Node: no thread, no socket, no network.
-// node run.mjs <folder with node_modules and wheels> <root of the repository> <pytest arguments>
+// node --experimental-wasm-jspi run.mjs <folder with node_modules and wheels> <root of the repository> <pytest arguments>
+// The option is on in today's browsers; with it, asyncio.run waits as it does elsewhere.
 import { readFile, readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
@@ -21,7 +22,7 @@ for (const folder of ["src", "tests"]) {
 }
 
 pyodide.globals.set("options", options);
-process.exitCode = pyodide.runPython(`
+process.exitCode = await pyodide.runPythonAsync(`
 import os, sys
 import pytest
 

@@ -33,7 +33,15 @@ def test_the_librarys_own_tests_pass_in_a_browsers_python() -> None:
     options += ["--import-mode=importlib", "--doctest-modules", "-W", "error"]
     options += [f"--ignore=tests/{each}" for each in NEED_A_SOCKET]
     run = subprocess.run(
-        [node, ROOT / "tests/pyodide/run.mjs", HOME, ROOT, *options, *paths()],
+        [
+            node,
+            "--experimental-wasm-jspi",
+            ROOT / "tests/pyodide/run.mjs",
+            HOME,
+            ROOT,
+            *options,
+            *paths(),
+        ],
         check=False,
         capture_output=True,
         text=True,
