@@ -132,7 +132,7 @@ def test_every_launch_link_leads_to_a_file_of_the_repository(tmp_path: Path) -> 
 @pytest.mark.timeout(300)
 def test_without_a_public_repository_only_the_download_is_offered(tmp_path: Path) -> None:
     """A book that nobody can reach offers no button that would fail, only the chapter itself."""
-    for page, links in build("", tmp_path).items():
+    for page, links in build("/srv/some-book.git", tmp_path).items():
         outside = {urlsplit(each).netloc for each in links}
         assert not outside & {"mybinder.org", "colab.research.google.com"}
         downloads = [each for each in links if each.endswith(".ipynb")]
