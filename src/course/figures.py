@@ -378,6 +378,7 @@ def _bar(
             "color": [LINES[role].colour for role in roles],
             "pattern": {
                 "shape": [LINES[role].hatch for role in roles],
+                "fillmode": "overlay",
                 "fgcolor": COLOURS["surface"].light,
                 "fgopacity": 0.35,
                 "size": 7,

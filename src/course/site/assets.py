@@ -1,0 +1,78 @@
+"""The page's files: plotly.js from its npm package, the palette from `course.theme`, own styles and script."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sphinx.errors import ExtensionError
+
+from course.theme import COLOURS, FONT
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
+    from sphinx.config import Config
+
+__all__ = ["modules", "palette_css", "palette_js", "setup"]
+
+HERE = Path(__file__).parent
+PLOTLY = Path("plotly.js-cartesian-dist-min", "plotly-cartesian.min.js")
+
+
+def modules(root: Path) -> Path:
+    """The folder of the npm packages that `make book` installs.
+
+    Raises:
+        ExtensionError: if it is not there.
+    """
+    packages = root / "_build" / "npm" / "node_modules"
+    if not packages.is_dir():
+        raise ExtensionError(f"{packages} is missing: `make book` installs the page's packages.")
+    return packages
+
+
+def palette_css() -> str:
+    """The palette as CSS variables, for each theme."""
+    light = "".join(f"--course-{name}:{each.light};" for name, each in COLOURS.items())
+    dark = "".join(f"--course-{name}:{each.dark};" for name, each in COLOURS.items())
+    return f':root{{--course-font:{FONT};{light}}}html[data-theme="dark"]{{{dark}}}\n'
+
+
+def palette_js() -> str:
+    """Each light colour's dark counterpart, for figures, which are stored in light."""
+    return f"window.coursePalette = {json.dumps(dict(COLOURS.values()))}\n"
+
+
+def setup(app: Sphinx) -> None:
+    """Add the files to the site and take the theme's heavy ones out."""
+    app.connect("config-inited", _add)
+    app.connect("html-page-context", _lean, priority=900)
+    for name in ("course-palette.css", "course.css"):
+        app.add_css_file(name, priority=900)
+    for name in ("course-palette.js", "course.js"):
+        app.add_js_file(name, loading_method="defer")
+
+
+def _add(app: Sphinx, config: Config) -> None:
+    made = Path(app.srcdir) / "_build" / "site"
+    made.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(modules(Path(app.srcdir)) / PLOTLY, made / PLOTLY.name)
+    (made / "course-palette.css").write_text(palette_css(), encoding="utf-8")
+    (made / "course-palette.js").write_text(palette_js(), encoding="utf-8")
+    config.html_static_path += [str(HERE / "static"), str(made)]
+    config.templates_path += [str(HERE / "templates")]
+    config.html_favicon = str(HERE / "static" / "mark.svg")
+    config.html_logo = str(HERE / "static" / "mark.svg")
+
+
+def _lean(app: Sphinx, page: str, template: str, context: dict[str, Any], _: object) -> None:
+    # The engine adds thebe to every page, twice: a console error, and scripts of another origin.
+    for kind in ("script_files", "css_files"):
+        context[kind] = [each for each in context[kind] if "thebe" not in _said(each)]
+
+
+def _said(asset: Any) -> str:
+    attributes = getattr(asset, "attributes", {})
+    return f"{asset} {attributes.get('body', '')}".lower()
