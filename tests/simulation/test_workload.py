@@ -191,6 +191,10 @@ def test_a_short_trace_gives_no_token_lengths() -> None:
     [
         ({"input_quantiles": (3.0, 2.0)}, "must not fall"),
         ({"input_grid": (0.1, 1.0)}, "rise from 0 to 1"),
+        (
+            {"input_grid": (0.0, 0.5, 0.5, 1.0), "input_quantiles": (1.0, 2.0, 3.0, 4.0)},
+            "rise from 0 to 1",
+        ),
         ({"output_quantiles": ((1.0, 2.0, 3.0),)}, "3 values for 2"),
         ({"input_quantiles": (0.0, 2.0)}, "greater than 0"),
     ],

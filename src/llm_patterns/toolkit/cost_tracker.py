@@ -374,8 +374,8 @@ class CostTracker:
         emit(self._on_event, CostRecorded(model, usage, None, labels))
 
     def _key(self, key: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
-        kept = len(self._series) - (_OVERFLOW_KEY in self._series)
-        return key if key in self._series or kept < self._policy.max_series else _OVERFLOW_KEY
+        room = len(self._series) < self._policy.max_series
+        return key if room or key in self._series else _OVERFLOW_KEY
 
 
 def _rates(model: str, provider: str | None, at: datetime | None) -> Rates:
