@@ -1,1 +1,29 @@
-"""The shared utilities of the patterns: cost tracker."""
+"""Toolkit: what every pattern's user needs."""
+
+from llm_patterns.toolkit.cost_tracker import (
+    Cost,
+    CostPolicy,
+    CostRecorded,
+    CostStatistics,
+    CostTracker,
+    ModelPrice,
+    UnknownModel,
+    model_price,
+    price_of,
+    price_source,
+    usage_of,
+)
+
+__all__ = [
+    "Cost",
+    "CostPolicy",
+    "CostRecorded",
+    "CostStatistics",
+    "CostTracker",
+    "ModelPrice",
+    "UnknownModel",
+    "model_price",
+    "price_of",
+    "price_source",
+    "usage_of",
+]
