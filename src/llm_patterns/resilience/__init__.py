@@ -2,6 +2,7 @@
 
 from llm_patterns.resilience.retry_budgets import (
     BudgetStatistics,
+    EarnedBudget,
     InFlightBudget,
     QuotaBucket,
     RetryBudget,
@@ -27,6 +28,7 @@ __all__ = [
     "AttemptFailed",
     "BudgetEmpty",
     "BudgetStatistics",
+    "EarnedBudget",
     "InFlightBudget",
     "QuotaBucket",
     "RetriesExhausted",

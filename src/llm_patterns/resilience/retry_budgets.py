@@ -1,10 +1,11 @@
 """May this process afford one more attempt? Budgets that all calls to one dependency share.
 
 A retry cap per call bounds what one request may do; only a budget over all of them bounds the load that a failing
-provider receives. Four designs from production systems, behind one protocol:
+provider receives. Four designs from production systems and the default, behind one protocol:
 
 | budget | what earns retries | what they cost | source |
 | --- | --- | --- | --- |
+| `EarnedBudget`, the default | a share of the successes of the last seconds | 1 if it fails | Brooker, resized |
 | `WindowBudget` | a share of the calls of the last seconds, and a minimum a second | 1 | Finagle |
 | `InFlightBudget` | a share of the calls in flight, and a minimum | 1 while it runs | Envoy |
 | `ThrottleBucket` | successes refill a bucket that failures drain | none: off below half | gRPC, proposal A6 |
@@ -31,6 +32,7 @@ from llm_patterns.errors import ConfigurationError, ErrorKind, Failure
 
 __all__ = [
     "BudgetStatistics",
+    "EarnedBudget",
     "InFlightBudget",
     "QuotaBucket",
     "RetryBudget",
@@ -40,7 +42,7 @@ __all__ = [
 ]
 
 _EPSILON: Final = 1e-9
-_BUCKETS: Final = 10
+_SLICES: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,62 +127,121 @@ class Unlimited(RetryBudget):
         return float("inf"), float("inf")
 
 
+class _Window:
+    """Calls and retries of the last seconds, in ten slices: constant memory whatever the traffic."""
+
+    def __init__(self, window: float) -> None:
+        if not 0 < window < float("inf"):
+            raise ConfigurationError(f"window is {window} s; it must be positive and finite")
+        self._per_second = _SLICES / window
+        self._slices = [[-_SLICES, 0, 0] for _ in range(_SLICES)]  # number, calls, retries
+
+    def at(self, now: float) -> list[int]:
+        number = int(now * self._per_second)
+        piece = self._slices[number % _SLICES]
+        if piece[0] != number:
+            piece[:] = (number, 0, 0)
+        return piece
+
+    def give_back(self, number: float) -> None:
+        piece = self._slices[int(number) % _SLICES]
+        if piece[0] == number:
+            piece[2] -= 1
+
+    def totals(self, now: float) -> tuple[int, int]:
+        """Return the calls and the retries of the window that ends at *now*."""
+        oldest = int(now * self._per_second) - _SLICES
+        recent = [piece for piece in self._slices if piece[0] > oldest]
+        return sum(piece[1] for piece in recent), sum(piece[2] for piece in recent)
+
+
+class EarnedBudget(RetryBudget):
+    """The default: successes earn retries, and what a window's traffic could not have earned expires.
+
+    A retry costs 1, a success earns *ratio*, and a retry that succeeds brings its cost back: Brooker's bucket (2022).
+    What is new is its size. A fixed one is too small for a busy process or, times a hundred replicas, no limit at all;
+    this one holds what the calls of the last *window* seconds earn, and at least *floor*, so that a quiet process can
+    still retry a lone failure. A fleet that fails all at once retries `replicas * floor` times and then stops.
+    """
+
+    def __init__(self, *, ratio: float = 0.1, floor: float = 2.0, window: float = 10.0) -> None:
+        super().__init__()
+        if not 0 <= ratio <= 1 or not 0 <= floor < float("inf"):
+            raise ConfigurationError(
+                f"ratio is {ratio} and floor is {floor}; a share from 0 to 1 and a finite floor of 0 or more are needed"
+            )
+        self.ratio = ratio
+        self.floor = floor
+        self._window = _Window(window)
+        self._held = floor
+
+    def begin(self, now: float) -> None:
+        """Count a call."""
+        self._window.at(now)[1] += 1
+
+    def succeeded(self) -> None:
+        """Earn the ratio; the capacity is applied when somebody asks."""
+        self._held += self.ratio
+
+    def release(self, permit: float, *, succeeded: bool | None) -> None:
+        """Bring the cost back, unless the retry failed."""
+        if succeeded is not False:
+            self._held += permit
+
+    def _affordable(self, cost: float, now: float) -> bool:
+        return self._level(now)[0] >= cost - _EPSILON
+
+    def _spend(self, cost: float, now: float) -> float:
+        self._held = max(0.0, self._held - cost)
+        return cost
+
+    def _level(self, now: float) -> tuple[float, float]:
+        calls, _ = self._window.totals(now)
+        capacity = max(self.floor, self.ratio * calls)
+        self._held = min(self._held, capacity)
+        return self._held, capacity
+
+
 class WindowBudget(RetryBudget):
     """At most *ratio* retries for each call of the last *window* seconds, and *min_per_second* on top.
 
-    Finagle's `RetryBudget` (its defaults: 0.2, 10 a second, 10 s). The minimum lets a quiet client retry at all; it is
-    granted to every process, so a fleet of N has N times that whatever happens: see the policy's default. Credit
-    expires with the window, so a quiet night does not pay for a storm in the morning.
+    Finagle's `RetryBudget` (its defaults: 0.2, 10 a second, 10 s). The minimum lets a quiet client retry at all, but
+    every process has it, so a fleet of N has N times that whatever happens. Credit expires with the window.
     """
 
     def __init__(
         self, *, ratio: float = 0.2, min_per_second: float = 10.0, window: float = 10.0
     ) -> None:
         super().__init__()
-        if not 0 <= ratio <= 1:
-            raise ConfigurationError(f"ratio is {ratio}; a share of the calls is from 0 to 1")
-        if min_per_second < 0 or window <= 0:
+        if not 0 <= ratio <= 1 or not 0 <= min_per_second < float("inf"):
             raise ConfigurationError(
-                f"min_per_second is {min_per_second} and window is {window} s; "
-                "a minimum of 0 or more and a positive window are needed"
+                f"ratio is {ratio} and min_per_second is {min_per_second}; "
+                "a share from 0 to 1 and a finite minimum of 0 or more are needed"
             )
         self.ratio = ratio
-        self.min_per_second = min_per_second
-        self.window = window
-        # Ten slices of the window, each [number, calls, retries]: constant memory whatever the traffic.
-        self._slices = [[-_BUCKETS, 0, 0] for _ in range(_BUCKETS)]
-        self._per_second = _BUCKETS / window
+        self._minimum = min_per_second * window
+        self._window = _Window(window)
 
     def begin(self, now: float) -> None:
         """Count a call."""
-        self._slice(now)[1] += 1
+        self._window.at(now)[1] += 1
 
     def release(self, permit: float, *, succeeded: bool | None) -> None:
         """Give back a retry that was never made."""
-        piece = self._slices[int(permit) % _BUCKETS]
-        if succeeded is None and piece[0] == permit:
-            piece[2] -= 1
-
-    def _slice(self, now: float) -> list[int]:
-        number = int(now * self._per_second)
-        piece = self._slices[number % _BUCKETS]
-        if piece[0] != number:
-            piece[:] = (number, 0, 0)
-        return piece
+        if succeeded is None:
+            self._window.give_back(permit)
 
     def _affordable(self, cost: float, now: float) -> bool:
         return self._level(now)[0] >= cost - _EPSILON
 
     def _spend(self, cost: float, now: float) -> float:
-        piece = self._slice(now)
+        piece = self._window.at(now)
         piece[2] += 1
         return float(piece[0])
 
     def _level(self, now: float) -> tuple[float, float]:
-        oldest = int(now * self._per_second) - _BUCKETS
-        calls = sum(piece[1] for piece in self._slices if piece[0] > oldest)
-        retries = sum(piece[2] for piece in self._slices if piece[0] > oldest)
-        capacity = self.ratio * calls + self.min_per_second * self.window
+        calls, retries = self._window.totals(now)
+        capacity = self.ratio * calls + self._minimum
         return max(0.0, capacity - retries), capacity
 
 

@@ -41,7 +41,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from llm_patterns import clock
 from llm_patterns.errors import ErrorKind, Failure, LLMPatternsError, failure_of
 from llm_patterns.events import EventHook, emit
-from llm_patterns.resilience.retry_budgets import BudgetStatistics, RetryBudget, WindowBudget
+from llm_patterns.resilience.retry_budgets import BudgetStatistics, EarnedBudget, RetryBudget
 
 __all__ = [
     "AttemptFailed",
@@ -290,7 +290,7 @@ class RetryWithBudget:
     of a stream it retries until the first chunk and never after. One instance, and so one budget, serves one
     dependency: a failing model must not use up the retries of a healthy one.
 
-    *budget* may be shared with other instances and with hedging; the default is `default_budget()`. *rng* draws the
+    *budget* may be shared with other instances and with hedging; the default is an `EarnedBudget()`. *rng* draws the
     jitter; *on_event* hears a `RetryEvent` for everything that happens.
     """
 
@@ -303,7 +303,7 @@ class RetryWithBudget:
         on_event: EventHook[RetryEvent] | None = None,
     ) -> None:
         self.policy = policy
-        self.budget = default_budget() if budget is None else budget
+        self.budget = EarnedBudget() if budget is None else budget
         self._rng = rng
         self._on_event = on_event
         self._calls = 0
@@ -469,8 +469,3 @@ class _Trouble:
 
     def _now(self) -> float:
         return get_running_loop().time()
-
-
-def default_budget() -> RetryBudget:
-    """Return the budget that holds even if each of a hundred replicas has its own."""
-    return WindowBudget(ratio=0.1, min_per_second=0.0)

@@ -11,6 +11,7 @@ from llm_patterns.simulation.faults import (
     Outage,
     TruncatedOutput,
 )
+from llm_patterns.simulation.latency import LatencyProfile
 from llm_patterns.simulation.ledger import Attempt, Ledger, per_second
 from llm_patterns.simulation.limits import RateLimits, RateLimitState
 from llm_patterns.simulation.loop import (
@@ -22,7 +23,7 @@ from llm_patterns.simulation.loop import (
 )
 from llm_patterns.simulation.provider import (
     ConstantLatency,
-    Latency,
+    LatencyModel,
     SimulatedModel,
     SimulatedProvider,
 )
@@ -34,6 +35,18 @@ from llm_patterns.simulation.responders import (
     scripted,
 )
 from llm_patterns.simulation.server import FifoServer, ProcessorSharingServer, QueueFull, Server
+from llm_patterns.simulation.workload import (
+    TokenLengths,
+    TooManyInFlight,
+    TraceRequest,
+    bursts,
+    closed_loop,
+    diurnal,
+    index_of_dispersion,
+    open_loop,
+    poisson,
+    replay,
+)
 
 __all__ = [
     "Attempt",
@@ -46,7 +59,8 @@ __all__ = [
     "Fault",
     "FifoServer",
     "Hang",
-    "Latency",
+    "LatencyModel",
+    "LatencyProfile",
     "Ledger",
     "LeftoverTasks",
     "MalformedOutput",
@@ -61,11 +75,21 @@ __all__ = [
     "Server",
     "SimulatedModel",
     "SimulatedProvider",
+    "TokenLengths",
+    "TooManyInFlight",
+    "TraceRequest",
     "TruncatedOutput",
     "VirtualTimeLoop",
     "approximate_tokens",
+    "bursts",
+    "closed_loop",
+    "diurnal",
     "fixed",
+    "index_of_dispersion",
+    "open_loop",
     "per_second",
+    "poisson",
+    "replay",
     "scripted",
     "simulate",
 ]

@@ -59,7 +59,7 @@ from llm_patterns.simulation.limits import Gate, RateLimits, RateLimitState
 from llm_patterns.simulation.responders import Reply, Responder, approximate_tokens, fixed
 from llm_patterns.simulation.server import FifoServer, Job, QueueFull, Server
 
-__all__ = ["Client", "ConstantLatency", "Latency", "SimulatedModel", "SimulatedProvider"]
+__all__ = ["Client", "ConstantLatency", "LatencyModel", "SimulatedModel", "SimulatedProvider"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,15 +69,15 @@ class ConstantLatency:
     time_to_first_token: float = 0.3
     seconds_per_token: float = 0.01
 
-    def sample(self, usage: Usage, in_flight: int, rng: Random) -> tuple[float, float]:
+    def sample(self, usage: Usage, *, in_flight: int, rng: Random) -> tuple[float, float]:
         """Return the two, whatever is asked and however busy the server is."""
         return self.time_to_first_token, self.seconds_per_token
 
 
-class Latency(Protocol):
+class LatencyModel(Protocol):
     """How long a model takes on an idle server: `ConstantLatency`, or a measured `LatencyProfile`."""
 
-    def sample(self, usage: Usage, in_flight: int, rng: Random) -> tuple[float, float]:
+    def sample(self, usage: Usage, *, in_flight: int, rng: Random) -> tuple[float, float]:
         """Return the seconds to the first token and for each further one."""
 
 
@@ -86,7 +86,7 @@ class SimulatedModel:
     """A model that the provider offers. Sizes are in tokens."""
 
     name: str
-    latency: Latency = ConstantLatency()
+    latency: LatencyModel = ConstantLatency()
     context_window: int = 128_000
     max_output_tokens: int = 16_384
 
@@ -104,7 +104,7 @@ class SimulatedProvider:
         self,
         *,
         models: Iterable[SimulatedModel] | None = None,
-        latency: Latency = ConstantLatency(),
+        latency: LatencyModel = ConstantLatency(),
         server: Server | None = None,
         limits: RateLimits | None = None,
         faults: Iterable[Fault] = (),
@@ -247,7 +247,9 @@ class SimulatedProvider:
         model: SimulatedModel,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
-        first, each = model.latency.sample(answer.usage, self.server.in_flight + 1, self._rng)
+        first, each = model.latency.sample(
+            answer.usage, in_flight=self.server.in_flight + 1, rng=self._rng
+        )
         if self._schedule:
             at = self._second(loop)
             self._spoil(answer, at)
