@@ -16,8 +16,8 @@ time in proportion to its tokens; writing is bound by memory and takes one step 
 grows with the requests that share it (continuous batching). Waiting for a free place is not part of
 it: that is the provider's queue.
 
-Two kinds of profile are given. Those of a machine are fits to every run that Splitwise's authors
-published (`data/perf_model.csv` of github.com/Mutinifni/splitwise-sim, MIT; Patel et al., ISCA
+Two kinds of profile are given. Those of a machine are fits to the medians of the runs that Splitwise's
+authors published (`data/perf_model.csv` of github.com/Mutinifni/splitwise-sim, MIT; Patel et al., ISCA
 2024). Those of a hosted API are what a client saw, its network included: 1,014 answers of eight
 providers on one day of December 2023 (github.com/ray-project/llmperf-leaderboard, Apache-2.0), and
 the writing speed of 19 models recorded in 2026 (`recording_rates.json` of the package agentic-bench

@@ -6,12 +6,14 @@ from llm_patterns.toolkit.cost_tracker import (
     CostRecorded,
     CostStatistics,
     CostTracker,
+    usage_of,
+)
+from llm_patterns.toolkit.prices import (
     ModelPrice,
     UnknownModel,
     model_price,
     price_of,
     price_source,
-    usage_of,
 )
 
 __all__ = [
