@@ -60,9 +60,9 @@ readme: $(READY) ## write the table of patterns into README.md
 # hashes, since pip refuses to install the project itself beside them.
 COMPILE := $(BIN)/uv pip compile pyproject.toml --no-annotate --custom-compile-command 'make lock' --quiet
 
-lock: $(READY) ## resolve the dependencies anew
+lock: $(READY) ## renew the locks after a change (UPGRADE=--upgrade: to the newest versions)
 	@$(COMPILE) --universal --python-version 3.11 --only-binary :all: --extra server --extra book --group dev \
-		--generate-hashes --upgrade --output-file requirements/dev.txt > /dev/null
+		--generate-hashes $(UPGRADE) --output-file requirements/dev.txt > /dev/null
 	@$(COMPILE) --universal --python-version 3.11 --only-binary :all: --extra server --extra book --group lab \
 		--constraints requirements/dev.txt --output-file requirements/lab.txt > /dev/null
 	@$(COMPILE) --python-platform wasm32-pyodide2025 --python-version 3.14 --group pyodide \
