@@ -11,7 +11,7 @@ Invariants:
 3. There are never more than `max_series` series and one for the overflow; nothing is lost to it.
 4. A call that a layer cannot price is counted as such, and its answer passes all the same.
 
->>> price = ModelPrice(input_usd_per_mtok="2", output_usd_per_mtok="10")
+>>> price = ModelPrice(input_usd_per_mtok=Decimal(2), output_usd_per_mtok=Decimal(10))
 >>> costs = CostTracker(CostPolicy(prices={"house-model": price}))
 >>> usage = Usage(input_tokens=500, output_tokens=200)
 >>> costs.record(usage, "house-model", labels={"feature": "search", "outcome": "answer"})

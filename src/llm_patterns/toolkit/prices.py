@@ -39,7 +39,7 @@ EXACT: Final = Context(prec=60)
 
 
 class UnknownModel(LLMPatternsError, LookupError):
-    """No price is known for a model: `model`, `provider` (or None), and the nearest known ids in `near`."""
+    """No price is known for `model` of `provider` (or None); `near` has the nearest known ids."""
 
     def __init__(self, model: str, provider: str | None, near: tuple[str, ...]) -> None:
         self.model = model
@@ -58,7 +58,8 @@ class ModelPrice(BaseModel):
 
     Amounts are decimals, integers or text. A float is refused: 0.1 as a float is not a tenth.
 
-    >>> ModelPrice(input_usd_per_mtok="0.15", output_usd_per_mtok="0.60").price(Usage(input_tokens=1))
+    >>> price = ModelPrice(input_usd_per_mtok=Decimal("0.15"), output_usd_per_mtok=Decimal("0.60"))
+    >>> price.price(Usage(input_tokens=1))
     Decimal('1.5E-7')
     """
 
