@@ -6,6 +6,7 @@ page, where there is no kernel.
 
 from course.costs import cost_table
 from course.exercises import check
+from course.experiments import Call, Trial
 from course.figures import Figure, bars, heatmap, lines
 from course.levers import explore
 from course.panels import panels
@@ -13,7 +14,9 @@ from course.prose import head, say, source
 from course.tables import policy_table, runbook, table
 
 __all__ = [
+    "Call",
     "Figure",
+    "Trial",
     "bars",
     "check",
     "cost_table",

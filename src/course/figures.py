@@ -157,7 +157,12 @@ def lines(
     shapes = [*_spans(spans or {}), *_marks(marks or {}), *_limits(limits)]
     labels, right = _end_labels(drawn, role, bottom_top, log=log_y, x_range=x_range)
     layout = _layout(x, y, height)
-    layout["xaxis"] = {**_axis(x, log=log_x), **_span_of(x_range, log=log_x)}
+    left_right = x_range or (None if points else _extent(drawn))
+    layout["xaxis"] = {
+        **_axis(x, log=log_x),
+        **_span_of(left_right, log=log_x),
+        "showgrid": False,
+    }
     layout["yaxis"] = {**_axis(y, log=log_y), **_span_of(bottom_top, log=log_y)}
     layout.update(hovermode="x unified", shapes=shapes, annotations=labels)
     layout.update(showlegend=len(drawn) > 1 and not labels, margin=_margin(right))
@@ -205,13 +210,11 @@ def bars(
     given = dict(roles or {})
     if groups:
         role = roles_for(list(groups), given)
-        traces = [
-            _bar(name, each, [role[name]] * len(each), horizontal) for name, each in groups.items()
-        ]
+        traces = [_bar(name, each, role[name], horizontal) for name, each in groups.items()]
     else:
         flat = {name: value for name, value in series.items() if not isinstance(value, Mapping)}
         role = roles_for(list(flat), given) if given else dict.fromkeys(flat, "pattern")
-        traces = [_bar("", flat, [role[name] for name in flat], horizontal)]
+        traces = [_bar(name, {name: value}, role[name], horizontal) for name, value in flat.items()]
     layout = _layout(x, y, height)
     value_axis = {**_axis(y, log=log_y), **_span_of(y_range, log=log_y)}
     if horizontal:
@@ -219,7 +222,7 @@ def bars(
     else:
         layout["xaxis"], layout["yaxis"] = _axis(x), value_axis
     layout.update(
-        barmode="stack" if stacked else "group",
+        barmode="stack" if stacked or not groups else "group",
         bargap=0.3,
         shapes=_limits(dict(limits or {}), upright=horizontal),
         showlegend=len(groups) > 1,
@@ -336,6 +339,7 @@ def _line(
     if step:
         line["shape"] = "hv"
     marker |= {"size": 7, "maxdisplayed": 6}
+    trace["cliponaxis"] = False
     return trace | {"mode": "lines+markers", "line": line, "marker": marker}
 
 
@@ -362,7 +366,7 @@ def _band(
 
 
 def _bar(
-    name: str, values: Mapping[str, float], roles: list[str], horizontal: bool
+    name: str, values: Mapping[str, float], role: str, horizontal: bool
 ) -> dict[str, JsonValue]:
     heights: list[JsonValue] = [significant(value) for value in values.values()]
     names: list[JsonValue] = list(values)
@@ -375,9 +379,9 @@ def _bar(
         "textposition": "auto",
         "cliponaxis": False,
         "marker": {
-            "color": [LINES[role].colour for role in roles],
+            "color": LINES[role].colour,
             "pattern": {
-                "shape": [LINES[role].hatch for role in roles],
+                "shape": LINES[role].hatch,
                 "fillmode": "overlay",
                 "fgcolor": COLOURS["surface"].light,
                 "fgopacity": 0.35,
@@ -398,6 +402,16 @@ def _range(values: Sequence[JsonValue], *, log: bool) -> tuple[float, float]:
     low, high = min(finite, default=0.0), max(finite, default=1.0)
     reach = (high - min(low, 0.0)) or 1.0
     return (low - 0.05 * reach if low < 0 else 0.0), high + 0.08 * reach
+
+
+def _extent(
+    drawn: Mapping[str, tuple[list[JsonValue], list[float | int | None]]],
+) -> tuple[float, float] | None:
+    """The ends of a numeric axis; the data's own ends, since a line needs no room beside it."""
+    numbers = [at for xs, _ in drawn.values() for at in xs if isinstance(at, (int, float))]
+    if any(isinstance(at, str) for xs, _ in drawn.values() for at in xs) or len(set(numbers)) < 2:
+        return None
+    return min(numbers), max(numbers)
 
 
 def _span_of(limits: tuple[float, float] | None, *, log: bool) -> dict[str, JsonValue]:
@@ -432,7 +446,7 @@ def _end_labels(
         _annotation(f"{LINES[role[name]].glyph} {name}", at, LINES[role[name]].colour)
         for name, at in _spread(heights).items()
     ]
-    return labels, 22 + 7 * max(map(len, drawn))
+    return labels, 28 + round(7.6 * max(map(len, drawn)))
 
 
 def _end(xs: list[JsonValue], ys: list[float | int | None]) -> tuple[JsonValue, float] | None:
@@ -534,7 +548,7 @@ def _shape_label(text: str, colour: str, **placed: JsonValue) -> JsonValue:
 
 def _axis(label: str, *, log: bool = False) -> dict[str, JsonValue]:
     axis: dict[str, JsonValue] = {
-        "title": {"text": html.escape(label, quote=False), "standoff": 10},
+        "title": {"text": html.escape(label, quote=False), "standoff": 10, "font": {"size": 13}},
         "automargin": True,
         "gridcolor": COLOURS["rule"].light,
         "linecolor": COLOURS["rule"].light,

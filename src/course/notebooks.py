@@ -32,9 +32,9 @@ def normalised(notebook: NotebookNode) -> NotebookNode:
     """The notebook in its normal form, as a new one."""
     cells = [_cell(cell, at) for at, cell in enumerate(notebook.cells)]
     metadata = {"kernelspec": _KERNEL, "language_info": _LANGUAGE}
-    return nbformat.from_dict(
-        {"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}
-    )
+    kept = {"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}
+    normal: NotebookNode = nbformat.from_dict(kept)  # type: ignore[no-untyped-call]
+    return normal
 
 
 def stored(path: Path) -> float:
@@ -43,7 +43,7 @@ def stored(path: Path) -> float:
     Raises:
         CellExecutionError: if a cell fails; nothing is stored then.
     """
-    notebook = nbformat.read(path, as_version=4)
+    notebook = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
     # nbclient needs the widgets' state to follow an Output; the normal form drops it again.
     client = NotebookClient(
         notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": path.parent}}
@@ -61,7 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     command: Callable[[Path], bool] = _store if options.command == "store" else _check
     found = list(_notebooks(options.paths or [Path("book")]))
-    return 0 if all([command(path) for path in found]) else 1
+    done = [command(path) for path in found]
+    return 0 if all(done) else 1
 
 
 async def _timed(client: NotebookClient) -> float:
@@ -85,7 +86,8 @@ def _store(path: Path) -> bool:
 
 def _check(path: Path) -> bool:
     text = path.read_text(encoding="utf-8")
-    normal = text == _text(nbformat.reads(text, as_version=4))
+    notebook = nbformat.reads(text, as_version=4)  # type: ignore[no-untyped-call]
+    normal = text == _text(notebook)
     if not normal:
         _say(f"{path}: not in the normal form; `make notebooks` stores it so.")
     return normal
@@ -102,7 +104,7 @@ def _notebooks(paths: Sequence[Path]) -> Iterator[Path]:
 
 
 def _text(notebook: NotebookNode) -> str:
-    text: str = nbformat.writes(normalised(notebook))
+    text: str = nbformat.writes(normalised(notebook))  # type: ignore[no-untyped-call]
     return text.rstrip("\n") + "\n"
 
 

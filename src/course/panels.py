@@ -10,7 +10,7 @@ from course.figures import Figure
 
 __all__ = ["panels"]
 
-GAP = 0.08  # of the width or height, between two panels
+GAP = (0.08, 0.18)  # of the width and of the height, between two panels
 
 
 def panels(
@@ -46,7 +46,10 @@ def panels(
     known: set[str] = set()
     for at, (name, figure) in enumerate(figures.items()):
         number = str(at + 1) if at else ""
-        across, down = _domain(at % columns, columns), _domain(rows - 1 - at // columns, rows)
+        across, down = (
+            _domain(at % columns, columns, GAP[0]),
+            _domain(rows - 1 - at // columns, rows, GAP[1]),
+        )
         layout[f"xaxis{number}"] = _axis(figure, "xaxis") | {
             "domain": across,
             "anchor": f"y{number}",
@@ -71,9 +74,9 @@ def panels(
     return Figure(title, alt, data, layout)
 
 
-def _domain(at: int, of: int) -> list[JsonValue]:
-    size = (1 - GAP * (of - 1)) / of
-    return [round(at * (size + GAP), 4), round(at * (size + GAP) + size, 4)]
+def _domain(at: int, of: int, gap: float) -> list[JsonValue]:
+    size = (1 - gap * (of - 1)) / of
+    return [round(at * (size + gap), 4), round(at * (size + gap) + size, 4)]
 
 
 def _axis(figure: Figure, name: str) -> dict[str, JsonValue]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sphinx.errors import ExtensionError
 
@@ -48,7 +48,7 @@ def palette_js() -> str:
 def setup(app: Sphinx) -> None:
     """Add the files to the site and take the theme's heavy ones out."""
     app.connect("config-inited", _add)
-    app.connect("html-page-context", _lean, priority=900)
+    app.connect("config-inited", _without_thebe, priority=1)
     for name in ("course-palette.css", "course.css"):
         app.add_css_file(name, priority=900)
     for name in ("course-palette.js", "course.js"):
@@ -64,15 +64,15 @@ def _add(app: Sphinx, config: Config) -> None:
     config.html_static_path += [str(HERE / "static"), str(made)]
     config.templates_path += [str(HERE / "templates")]
     config.html_favicon = str(HERE / "static" / "mark.svg")
-    config.html_logo = str(HERE / "static" / "mark.svg")
+    config.html_theme_options["logo"] = {
+        "image_light": "_static/mark.svg",
+        "image_dark": "_static/mark.svg",
+        "text": config.html_title,
+        "alt_text": "",
+    }
 
 
-def _lean(app: Sphinx, page: str, template: str, context: dict[str, Any], _: object) -> None:
+def _without_thebe(app: Sphinx, _: Config) -> None:
     # The engine adds thebe to every page, twice: a console error, and scripts of another origin.
-    for kind in ("script_files", "css_files"):
-        context[kind] = [each for each in context[kind] if "thebe" not in _said(each)]
-
-
-def _said(asset: Any) -> str:
-    attributes = getattr(asset, "attributes", {})
-    return f"{asset} {attributes.get('body', '')}".lower()
+    for listeners in app.events.listeners.values():
+        listeners[:] = [each for each in listeners if "thebe" not in each.handler.__module__]

@@ -18,7 +18,7 @@ from sphinxcontrib.bibtex.directives import BibliographyDirective
 from sphinxcontrib.bibtex.roles import CiteRole
 
 if TYPE_CHECKING:
-    from docutils import nodes
+    from docutils import nodes  # type: ignore[import-untyped]
     from sphinx.application import Sphinx
 
 __all__ = ["Bibliography", "Cite", "setup"]
@@ -40,7 +40,6 @@ class Bibliography(BibliographyDirective):
 
     def run(self) -> list[nodes.Node]:
         """List it."""
-        self.options.setdefault("list", "bullet")
         self.options.setdefault("style", "plain")
         if "all" not in self.options:
             self.options["filter"] = "docname in docnames"

@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from docutils import nodes
+from docutils import nodes  # type: ignore[import-untyped]
 from sphinx.errors import ExtensionError
 from sphinx.util.docutils import SphinxDirective
 
@@ -31,8 +31,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Mermaid", "setup"]
 
+SHRINK = 0.8
+
 _ALT = re.compile(r"^\s*%%\s*alt:\s*(?P<alt>.+?)\s*$", re.MULTILINE)
 _STYLE = re.compile(r"<style>.*?</style>", re.DOTALL)
+_WIDTH = re.compile(r'width="([\d.]+)" height="[\d.]+" style="[^"]*"')
 _DRAW = Path(__file__).with_name("draw.mjs")
 
 
@@ -69,7 +72,13 @@ def _svg(code: str, packages: Path) -> str:
         drawn.write_text(_drawn(code, packages), encoding="utf-8")
     # The style sheet of the page colours it; ids must not meet those of another diagram.
     bare = _STYLE.sub("", drawn.read_text(encoding="utf-8"))
-    return re.sub(r'(id="|url\(#)', rf"\g<1>{name}-", bare)
+    apart = re.sub(r'(id="|url\(#)', rf"\g<1>{name}-", bare)
+    # A diagram shrinks to the page as long as its text is read; after that it scrolls.
+    return _WIDTH.sub(
+        lambda width: f'width="{width[1]}" style="min-width:{float(width[1]) * SHRINK:.0f}px"',
+        apart,
+        1,
+    )
 
 
 def _drawn(code: str, packages: Path) -> str:

@@ -8,19 +8,22 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from docutils import nodes
-from myst_nb.core.render import MimeData, MimeRenderPlugin, NbElementRenderer
+from docutils import nodes  # type: ignore[import-untyped]
 
 from course.figures import MIME as FIGURE
 from course.levers import MIME as LEVERS
 
 if TYPE_CHECKING:
+    from myst_nb.core.render import (  # type: ignore[import-untyped]
+        MimeData,
+        NbElementRenderer,
+    )
     from pydantic import JsonValue
 
 __all__ = ["MimeRenderer", "figure_html", "levers_html"]
 
 
-class MimeRenderer(MimeRenderPlugin):
+class MimeRenderer:
     """What myst-nb calls for an output of one of the course's formats."""
 
     mime_priority_overrides: ClassVar[Sequence[tuple[str, str, int | None]]] = (

@@ -31,7 +31,7 @@
   function prepared(figure, width) {
     const { data, layout, config } = coloured(figure, root.dataset.theme === 'dark' ? window.coursePalette : {})
     const labels = (layout.annotations ?? []).filter((each) => each.name === 'series')
-    const fitted = { ...layout, autosize: true, margin: { ...layout.margin, t: 26 } }
+    const fitted = { ...layout, autosize: true, margin: { ...layout.margin, t: 24 } }
     delete fitted.title // the caption says it, and wraps
     if (width < NARROW) {
       fitted.annotations = (layout.annotations ?? []).filter((each) => each.name !== 'series')
