@@ -17,6 +17,7 @@ True
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Final, Literal, Self
 
@@ -386,6 +387,15 @@ class ChunkBody(_Body):
     def ending(self, usage: Usage) -> Self:
         """Return the event after the last choice, which carries the usage alone."""
         return self.model_copy(update={"usage": UsageBody.of(usage)})
+
+    def to_json(self, *, include_usage: bool) -> str:
+        """Return the event's data; with *include_usage*, all events but the last say `null`."""
+        body = self.model_dump(exclude_none=True)
+        for choice in body["choices"]:
+            choice.setdefault("finish_reason", None)
+        if include_usage:
+            body.setdefault("usage", None)
+        return json.dumps(body)
 
     def chat_chunk(self) -> ChatChunk:
         """Return the piece of the answer."""

@@ -89,10 +89,19 @@ class Hang(_Chance):
 
 
 class Disconnect(_Chance):
-    """The connection breaks after a share of the answer; what was written is lost and billed."""
+    """The answer breaks off after a share of it; what was written is billed.
+
+    The connection is closed, or with a `status_code` an error comes in mid-stream.
+    """
 
     after: float = Field(
         default=0.5, ge=0, lt=1, description="The share of the answer that still arrives."
+    )
+    status_code: int | None = Field(
+        default=None,
+        ge=400,
+        le=599,
+        description="The error that is sent instead of hanging up, such as 529 in mid-stream.",
     )
 
 

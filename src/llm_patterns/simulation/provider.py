@@ -18,7 +18,7 @@ Whatever happens is in the `ledger`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count, pairwise
@@ -31,6 +31,7 @@ from llm_patterns.chat import (
     ChatResponse,
     ChatStream,
     FinishReason,
+    Message,
     ToolCallDelta,
     Usage,
 )
@@ -45,6 +46,7 @@ from llm_patterns.errors import (
     RateLimited,
     error_for_status,
 )
+from llm_patterns.simulation.embedding import embed
 from llm_patterns.simulation.faults import (
     Disconnect,
     ErrorRate,
@@ -59,7 +61,14 @@ from llm_patterns.simulation.limits import Gate, RateLimits, RateLimitState
 from llm_patterns.simulation.responders import Reply, Responder, approximate_tokens, fixed
 from llm_patterns.simulation.server import FifoServer, Job, QueueFull, Server
 
-__all__ = ["Client", "ConstantLatency", "LatencyModel", "SimulatedModel", "SimulatedProvider"]
+__all__ = [
+    "Client",
+    "ConstantLatency",
+    "LatencyModel",
+    "SimulatedModel",
+    "SimulatedProvider",
+    "Stream",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,16 +142,7 @@ class SimulatedProvider:
 
     async def complete(self, request: ChatRequest, *, caller: str = "") -> ChatResponse:
         """Return the whole answer; raises `ProviderError`. *caller* is the name for the ledger."""
-        attempt, answer = await self._admit(request, caller)
-        try:
-            if answer.breaks_at is None:
-                await answer.job.done
-            else:
-                await answer.job.reach(answer.breaks_at * answer.job.work)
-                raise self._broken(attempt, answer)
-        except asyncio.CancelledError:
-            self._left(attempt, answer)
-            raise
+        answer = await self._whole(request, caller)
         reply = answer.reply
         return ChatResponse(
             id=answer.id,
@@ -153,12 +153,24 @@ class SimulatedProvider:
             usage=answer.usage,
         )
 
-    async def stream(self, request: ChatRequest, *, caller: str = "") -> ChatStream:
+    async def stream(self, request: ChatRequest, *, caller: str = "") -> Stream:
         """Return the answer as a stream, once its first chunk is there; raises `ProviderError`."""
         attempt, answer = await self._admit(request, caller)
-        stream = _Stream(self, attempt, answer)
+        stream = Stream(self, attempt, answer)
         await stream.open()
         return stream
+
+    async def embed(
+        self, model: str, texts: Sequence[str], *, dimensions: int = 256, caller: str = ""
+    ) -> tuple[list[list[float]], Usage]:
+        """Return a vector for each of *texts* (see `embedding.embed`), and what they cost.
+
+        An attempt like any other, which writes nothing; raises `ProviderError`.
+        """
+        request = ChatRequest(model=model, messages=tuple(map(Message.user, texts)))
+        usage = Usage(input_tokens=sum(map(approximate_tokens, texts)))
+        await self._whole(request, caller, Reply(usage=usage))
+        return [embed(text, dimensions=dimensions) for text in texts], usage
 
     def client(self, caller: str) -> Client:
         """Return a `ChatModel` whose attempts stand in the ledger under the name *caller*."""
@@ -168,14 +180,31 @@ class SimulatedProvider:
         """Return what the rate-limit headers say now."""
         return self._gate.state(asyncio.get_running_loop().time())
 
-    async def _admit(self, request: ChatRequest, caller: str) -> tuple[Attempt, _Answer]:
+    async def _whole(
+        self, request: ChatRequest, caller: str, reply: Reply | None = None
+    ) -> _Answer:
+        attempt, answer = await self._admit(request, caller, reply)
+        try:
+            if answer.breaks_at is None:
+                await answer.job.done
+            else:
+                await answer.job.reach(answer.breaks_at * answer.job.work)
+                raise self._broken(attempt, answer)
+        except asyncio.CancelledError:
+            self._left(attempt, answer)
+            raise
+        return answer
+
+    async def _admit(
+        self, request: ChatRequest, caller: str, reply: Reply | None = None
+    ) -> tuple[Attempt, _Answer]:
         loop = asyncio.get_running_loop()
         attempt = self.ledger.open(caller, request.model, loop.time())
         try:
             if self._schedule:
                 await self._strike(self._second(loop))
             model = self._model(request)
-            answer = self._answer(request, model)
+            answer = self._answer(request, model, reply)
             self._check_size(request, model, answer)
             self._check_limits(request, answer, loop.time())
             self._begin(attempt, answer, model, loop)
@@ -210,8 +239,8 @@ class SimulatedProvider:
             )
         return self.models[request.model]
 
-    def _answer(self, request: ChatRequest, model: SimulatedModel) -> _Answer:
-        reply = self._responder(request, self._rng)
+    def _answer(self, request: ChatRequest, model: SimulatedModel, reply: Reply | None) -> _Answer:
+        reply = _until_stop(reply or self._responder(request, self._rng), request.stop)
         usage = reply.usage or _usage_of(request, reply)
         most = min(request.max_tokens or model.max_output_tokens, model.max_output_tokens)
         answer = _Answer(f"{self.name}-{next(self._ids)}", reply, usage)
@@ -261,14 +290,16 @@ class SimulatedProvider:
                 first + each * answer.usage.output_tokens, partial(_served, attempt, answer.usage)
             )
         except QueueFull as full:
-            raise Overloaded(f"overloaded: {full}", status_code=503) from None
+            raise Overloaded(
+                f"overloaded: {full}", status_code=503, code="server_is_overloaded"
+            ) from None
 
     def _spoil(self, answer: _Answer, at: float) -> None:
         for fault in self._schedule.faults:
             if isinstance(fault, TruncatedOutput) and self._hits(fault, at):
                 answer.cut(fault.keep, says_so=not isinstance(fault, MalformedOutput))
             if isinstance(fault, Disconnect) and self._hits(fault, at):
-                answer.breaks_at = fault.after
+                answer.breaks_at, answer.breaks_with = fault.after, fault.status_code
 
     def _left(self, attempt: Attempt, answer: _Answer) -> None:
         """Close the books on a caller who went away; a server that works on closes them at the end."""
@@ -278,13 +309,17 @@ class SimulatedProvider:
             attempt.finished_at = answer.job.finished_at
             attempt.usage = answer.written()
 
-    def _broken(self, attempt: Attempt, answer: _Answer) -> ConnectionFailed:
+    def _broken(self, attempt: Attempt, answer: _Answer) -> ProviderError:
         usage = answer.written()
         answer.job.abandon()
+        error: ProviderError = ConnectionFailed("the connection broke before the answer was whole")
+        if answer.breaks_with is not None:
+            message = f"simulated failure ({answer.breaks_with}) while answering"
+            error = error_for_status(answer.breaks_with, message)
         now = asyncio.get_running_loop().time()
-        _close(attempt, now, status_code=None, error=ErrorKind.CONNECTION)
+        _close(attempt, now, status_code=answer.breaks_with, error=error.kind)
         attempt.usage = usage
-        return ConnectionFailed("the connection broke before the answer was whole")
+        return error
 
     def _capacity(self) -> float:
         return self._schedule.capacity(self._second(asyncio.get_running_loop()))
@@ -317,7 +352,10 @@ class Client:
 class _Answer:
     """A reply on its way: how it ends, what it costs, and the work it waits for."""
 
-    __slots__ = ("breaks_at", "each", "finish_reason", "first", "id", "job", "reply", "usage")
+    __slots__ = (
+        *("breaks_at", "breaks_with", "each", "finish_reason"),
+        *("first", "id", "job", "reply", "usage"),
+    )
 
     job: Job
     first: float
@@ -329,6 +367,7 @@ class _Answer:
         self.usage = usage
         self.finish_reason: FinishReason = "stop"
         self.breaks_at: float | None = None
+        self.breaks_with: int | None = None
 
     def cut(self, keep: float, *, says_so: bool) -> None:
         """Keep that share of the answer."""
@@ -349,10 +388,12 @@ class _Answer:
         return self.usage.model_copy(update={"output_tokens": written})
 
 
-class _Stream:
-    """The answer's chunks, each when the server has written it."""
+class Stream:
+    """The answer's chunks, each when the server has written it. `usage` is what the whole will cost."""
 
     def __init__(self, provider: SimulatedProvider, attempt: Attempt, answer: _Answer) -> None:
+        self.id = answer.id
+        self.usage = answer.usage
         self._provider = provider
         self._attempt = attempt
         self._answer = answer
@@ -414,6 +455,11 @@ def _chunks(answer: _Answer, tokens_per_chunk: int) -> list[ChatChunk]:
         for index, call in enumerate(calls)
     ]
     return [*chunks, ChatChunk(finish_reason=answer.finish_reason, usage=answer.usage)]
+
+
+def _until_stop(reply: Reply, stop: tuple[str, ...]) -> Reply:
+    ends = [at for word in stop if word and (at := reply.text.find(word)) >= 0]
+    return replace(reply, text=reply.text[: min(ends)]) if ends else reply
 
 
 def _usage_of(request: ChatRequest, reply: Reply) -> Usage:
