@@ -30,7 +30,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from typing import ClassVar
 
@@ -332,6 +331,8 @@ def _non_negative(value: str | None) -> float | None:
 
 
 def _seconds_until(date: str) -> float | None:
+    from email.utils import parsedate_to_datetime  # noqa: PLC0415 - a sixth of the import's time
+
     try:
         return max(0.0, parsedate_to_datetime(date).timestamp() - clock.now())
     except ValueError:
