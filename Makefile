@@ -34,7 +34,7 @@ lab: $(READY) ## open the chapters in JupyterLab
 # What cannot be prepared must not keep the rest from being checked: the tests that need it fail then.
 test: $(READY) ## everything that CI checks, with one summary
 	-@$(MAKE) --no-print-directory --keep-going book $(BROWSER)
-	@$(BIN)/python -m pytest src/llm_patterns tests book --doctest-modules --nbval \
+	@$(BIN)/python -m pytest src tests book --doctest-modules --nbval \
 		-n 2 --dist loadscope --cov --cov-report term:skip-covered --quiet
 
 notebooks: $(READY) ## run the chapters and store their outputs
