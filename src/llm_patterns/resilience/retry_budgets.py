@@ -47,7 +47,7 @@ _SLICES: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class BudgetStatistics:
-    """A budget at one moment. `level` and `capacity` are in the budget's own unit; `ratio` is the one over the other."""
+    """A budget at one moment; `level` and `capacity` are in its own unit, `ratio` is the one over the other."""
 
     level: float
     capacity: float

@@ -53,7 +53,7 @@ class Attempt:
     @property
     def wasted(self) -> bool:
         """Return whether the provider did the whole work for a caller who had gone."""
-        return self.abandoned and self.usage is not None
+        return self.abandoned and self.status_code == 200
 
     def __repr__(self) -> str:
         ending = self.error or self.status_code or "running"

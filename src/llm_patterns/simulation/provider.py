@@ -287,7 +287,8 @@ class SimulatedProvider:
         answer.first, answer.each = first, each
         try:
             answer.job = self.server.submit(
-                first + each * answer.usage.output_tokens, partial(_served, attempt, answer.usage)
+                first + each * max(0, answer.usage.output_tokens - 1),
+                partial(_served, attempt, answer.usage),
             )
         except QueueFull as full:
             raise Overloaded(
@@ -383,8 +384,9 @@ class _Answer:
         """Return the usage so far: nothing until the server begins, then all input and the tokens written."""
         if self.job.started_at is None:
             return Usage()
-        tokens = (self.job.attained() - self.first) / self.each if self.each else 0.0
-        written = min(self.usage.output_tokens, max(0, int(tokens + 1e-9)))
+        beyond_first = self.job.attained() - self.first
+        steps = beyond_first / self.each if self.each else 0.0
+        written = 0 if beyond_first < 0 else min(self.usage.output_tokens, 1 + int(steps + 1e-9))
         return self.usage.model_copy(update={"output_tokens": written})
 
 
