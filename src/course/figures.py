@@ -218,9 +218,10 @@ def bars(
     layout = _layout(x, y, height)
     value_axis = {**_axis(y, log=log_y), **_span_of(y_range, log=log_y)}
     if horizontal:
-        layout["xaxis"], layout["yaxis"] = value_axis, {**_axis(""), "autorange": "reversed"}
+        names = {**_axis(""), "autorange": "reversed", "showgrid": False}
+        layout["xaxis"], layout["yaxis"] = value_axis, names
     else:
-        layout["xaxis"], layout["yaxis"] = _axis(x), value_axis
+        layout["xaxis"], layout["yaxis"] = {**_axis(x), "showgrid": False}, value_axis
     layout.update(
         barmode="stack" if stacked or not groups else "group",
         bargap=0.3,

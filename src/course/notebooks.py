@@ -3,14 +3,15 @@
 `python -m course.notebooks store` runs every notebook of the book and writes what it shows; `check` says which
 stored ones are not in the normal form. Both take paths; without any, all of `book/`.
 
-The normal form keeps what a reader sees and drops what differs from run to run: execution counts and times,
-widgets' state, the kernel's details. A cell keeps its id, or gets one from its position.
+The normal form keeps what a reader sees and drops what differs from run to run: times, widgets' state, the
+kernel's details. Cells are counted from the top, and keep their ids or get them from their position.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -30,7 +31,8 @@ _LANGUAGE = {"name": "python", "pygments_lexer": "ipython3"}
 
 def normalised(notebook: NotebookNode) -> NotebookNode:
     """The notebook in its normal form, as a new one."""
-    cells = [_cell(cell, at) for at, cell in enumerate(notebook.cells)]
+    count = itertools.count(1)
+    cells = [_cell(cell, at, count) for at, cell in enumerate(notebook.cells)]
     metadata = {"kernelspec": _KERNEL, "language_info": _LANGUAGE}
     kept = {"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}
     normal: NotebookNode = nbformat.from_dict(kept)  # type: ignore[no-untyped-call]
@@ -108,7 +110,7 @@ def _text(notebook: NotebookNode) -> str:
     return text.rstrip("\n") + "\n"
 
 
-def _cell(cell: NotebookNode, at: int) -> dict[str, object]:
+def _cell(cell: NotebookNode, at: int, count: Iterator[int]) -> dict[str, object]:
     tags = list(cell.metadata.get("tags", ()))
     kept = {
         "cell_type": cell.cell_type,
@@ -118,13 +120,15 @@ def _cell(cell: NotebookNode, at: int) -> dict[str, object]:
     }
     if cell.cell_type != "code":
         return kept
-    return kept | {"execution_count": None, "outputs": [_output(each) for each in cell.outputs]}
+    number = next(count)
+    outputs = [_output(each, number) for each in cell.outputs]
+    return kept | {"execution_count": number, "outputs": outputs}
 
 
-def _output(output: NotebookNode) -> dict[str, object]:
+def _output(output: NotebookNode, number: int) -> dict[str, object]:
     kept = dict(output)
     if "execution_count" in kept:
-        kept["execution_count"] = None
+        kept["execution_count"] = number
     if "data" in kept:
         kept["data"] = {
             mime: value for mime, value in kept["data"].items() if "widget-view" not in mime
