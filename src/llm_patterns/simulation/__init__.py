@@ -32,6 +32,7 @@ from llm_patterns.simulation.responders import (
     Responder,
     approximate_tokens,
     fixed,
+    improvised,
     scripted,
 )
 from llm_patterns.simulation.server import FifoServer, ProcessorSharingServer, QueueFull, Server
@@ -85,6 +86,7 @@ __all__ = [
     "closed_loop",
     "diurnal",
     "fixed",
+    "improvised",
     "index_of_dispersion",
     "open_loop",
     "per_second",

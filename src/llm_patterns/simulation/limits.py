@@ -43,6 +43,10 @@ class RateLimitState:
     reset_tokens: float
 
 
+_EPSILON = 1e-9
+"""What rounding may leave out of a bucket after exactly the wait that was asked for."""
+
+
 class _Bucket:
     def __init__(self, per_minute: int | None) -> None:
         self.capacity = per_minute
@@ -57,7 +61,7 @@ class _Bucket:
 
     def wait_for(self, amount: float) -> float:
         """Return the seconds until *amount* is there."""
-        if self.capacity is None or self.level >= amount:
+        if self.capacity is None or self.level >= amount - _EPSILON:
             return 0.0
         return (amount - self.level) * 60 / self.capacity
 
@@ -80,13 +84,17 @@ class Gate:
     def admit(self, tokens: int, now: float) -> float:
         """Take a request of *tokens* and return 0, or take nothing and return the seconds to wait."""
         self._refill(now)
-        wait = max(self._requests.wait_for(1), self._tokens.wait_for(tokens))
+        wait = self._wait_for(tokens)
         if wait == 0:
             self._requests.take(1)
             self._tokens.take(tokens)
         elif self.limits.failures_count:
             self._requests.take(min(1.0, self._requests.level))
+            wait = self._wait_for(tokens)  # what it just took must come back first
         return wait
+
+    def _wait_for(self, tokens: int) -> float:
+        return max(self._requests.wait_for(1), self._tokens.wait_for(tokens))
 
     def state(self, now: float) -> RateLimitState:
         """Return what the headers say now."""
