@@ -34,8 +34,8 @@ lab: $(READY) ## open the chapters in JupyterLab
 # What cannot be prepared must not keep the rest from being checked: the tests that need it fail then.
 test: $(READY) ## everything that CI checks, with one summary
 	-@$(MAKE) --no-print-directory --keep-going book $(BROWSER)
-	@$(BIN)/python -m pytest src tests book --doctest-modules --nbval \
-		-n 2 --dist loadscope --cov --cov-report term:skip-covered --quiet
+	@$(BIN)/python -m pytest src tests --doctest-modules -n 2 --dist worksteal \
+		--cov --cov-report term:skip-covered --quiet
 
 notebooks: $(READY) ## run the chapters and store their outputs
 	@$(BIN)/python -m course.notebooks store
