@@ -196,11 +196,25 @@ _KIND_OF_STATUS = {
     504: ErrorKind.TIMEOUT,
     529: ErrorKind.OVERLOADED,
 }
+# The vendors' own words, which say more than the status, or stand alone in mid-stream.
 _KIND_OF_CODE = {
     "insufficient_quota": ErrorKind.QUOTA_EXHAUSTED,
     "billing_error": ErrorKind.QUOTA_EXHAUSTED,
+    "contract_spend_limit_reached": ErrorKind.QUOTA_EXHAUSTED,
+    "enforced_spend_limit_reached": ErrorKind.QUOTA_EXHAUSTED,
     "content_filter": ErrorKind.CONTENT_FILTERED,
     "content_policy_violation": ErrorKind.CONTENT_FILTERED,
+    "rate_limit_exceeded": ErrorKind.RATE_LIMITED,
+    "rate_limit_error": ErrorKind.RATE_LIMITED,
+    "server_is_overloaded": ErrorKind.OVERLOADED,
+    "overloaded_error": ErrorKind.OVERLOADED,
+}
+# Words that a stream's error may bring, but that say less than a status where there is one.
+_KIND_OF_STREAM_CODE = {
+    "server_error": ErrorKind.SERVER,
+    "api_error": ErrorKind.SERVER,
+    "timeout_error": ErrorKind.TIMEOUT,
+    "invalid_request_error": ErrorKind.INVALID_REQUEST,
 }
 # Parts of the class names with which httpx, httpx2, aiohttp, requests and the vendors' SDKs report
 # that no answer came. Time-outs come first: the OpenAI SDK's is also a connection error.
@@ -228,7 +242,7 @@ def error_for_status(
     >>> error_for_status(429, "Slow down", headers={"Retry-After": "7"}).retry_after
     7.0
     """
-    return _ERRORS[_kind_of(status_code, code)](
+    return _ERRORS[_kind_of(status_code, code or "")](
         message, status_code=status_code, code=code, headers=headers
     )
 
@@ -271,9 +285,10 @@ def retry_after_of(headers: Mapping[str, str]) -> float | None:
     return _seconds_until(value) if seconds is None else seconds
 
 
-def _kind_of(status_code: int, code: str | None) -> ErrorKind:
-    if code in _KIND_OF_CODE:
-        return _KIND_OF_CODE[code]
+def _kind_of(status_code: int, *codes: str) -> ErrorKind:
+    for code in codes:
+        if code in _KIND_OF_CODE:
+            return _KIND_OF_CODE[code]
     if status_code in _KIND_OF_STATUS:
         return _KIND_OF_STATUS[status_code]
     return ErrorKind.SERVER if status_code >= 500 else ErrorKind.INVALID_REQUEST
@@ -283,8 +298,12 @@ def _kind_of_error(error: BaseException, status_code: int | None) -> ErrorKind:
     kind = getattr(error, "kind", None)
     if isinstance(kind, ErrorKind):
         return kind
+    codes = _codes(error)
     if status_code is not None and status_code >= 400:
-        return _kind_of(status_code, _code(error))
+        return _kind_of(status_code, *codes)
+    for code in codes:
+        if kind := (_KIND_OF_CODE | _KIND_OF_STREAM_CODE).get(code):
+            return kind
     if isinstance(error, TimeoutError):
         return ErrorKind.TIMEOUT
     if isinstance(error, ConnectionError):
@@ -317,9 +336,10 @@ def _headers(error: BaseException) -> Mapping[str, str]:
     return {}
 
 
-def _code(error: BaseException) -> str | None:
-    code = getattr(error, "code", None) or getattr(error, "type", None)
-    return code if isinstance(code, str) else None
+def _codes(error: BaseException) -> list[str]:
+    """Return the vendor's words for *error*, the most specific first."""
+    words = (getattr(error, name, None) for name in ("error_code", "code", "type"))
+    return [word for word in words if isinstance(word, str)]
 
 
 def _non_negative(value: str | None) -> float | None:

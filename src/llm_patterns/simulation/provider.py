@@ -305,10 +305,11 @@ class SimulatedProvider:
     def _left(self, attempt: Attempt, answer: _Answer) -> None:
         """Close the books on a caller who went away; a server that works on closes them at the end."""
         attempt.abandoned = True
+        written = answer.written()
         answer.job.abandon()
         if answer.job.finished_at is not None and attempt.finished_at is None:
             attempt.finished_at = answer.job.finished_at
-            attempt.usage = answer.written()
+            attempt.usage = written
 
     def _broken(self, attempt: Attempt, answer: _Answer) -> ProviderError:
         usage = answer.written()
