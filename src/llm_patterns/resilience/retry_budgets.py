@@ -127,35 +127,40 @@ class Unlimited(RetryBudget):
         return float("inf"), float("inf")
 
 
-class _Window:
-    """Calls and retries of the last seconds, in ten slices: constant memory whatever the traffic."""
+class _WindowedBudget(RetryBudget):
+    """Counts the calls and retries of the last *window* seconds, in slices: constant memory whatever the traffic."""
 
     def __init__(self, window: float) -> None:
+        super().__init__()
         if not 0 < window < float("inf"):
             raise ConfigurationError(f"window is {window} s; it must be positive and finite")
         self._per_second = _SLICES / window
         self._slices = [[-_SLICES, 0, 0] for _ in range(_SLICES)]  # number, calls, retries
+        self._slice = self._slices[0]
+        self._slice_ends = float("-inf")
 
-    def at(self, now: float) -> list[int]:
+    def begin(self, now: float) -> None:
+        """Count a call."""
+        # Every call pays for this, so it is no more than a comparison and an addition.
+        if now >= self._slice_ends:
+            self._turn_to(now)
+        self._slice[1] += 1
+
+    def _turn_to(self, now: float) -> None:
         number = int(now * self._per_second)
-        piece = self._slices[number % _SLICES]
-        if piece[0] != number:
-            piece[:] = (number, 0, 0)
-        return piece
+        self._slice = self._slices[number % _SLICES]
+        self._slice_ends = (number + 1) / self._per_second
+        if self._slice[0] != number:
+            self._slice[:] = (number, 0, 0)
 
-    def give_back(self, number: float) -> None:
-        piece = self._slices[int(number) % _SLICES]
-        if piece[0] == number:
-            piece[2] -= 1
-
-    def totals(self, now: float) -> tuple[int, int]:
+    def _totals(self, now: float) -> tuple[int, int]:
         """Return the calls and the retries of the window that ends at *now*."""
         oldest = int(now * self._per_second) - _SLICES
         recent = [piece for piece in self._slices if piece[0] > oldest]
         return sum(piece[1] for piece in recent), sum(piece[2] for piece in recent)
 
 
-class EarnedBudget(RetryBudget):
+class EarnedBudget(_WindowedBudget):
     """The default: successes earn retries, and what a window's traffic could not have earned expires.
 
     A retry costs 1, a success earns *ratio*, and a retry that succeeds brings its cost back: Brooker's bucket (2022).
@@ -165,19 +170,14 @@ class EarnedBudget(RetryBudget):
     """
 
     def __init__(self, *, ratio: float = 0.1, floor: float = 2.0, window: float = 10.0) -> None:
-        super().__init__()
+        super().__init__(window)
         if not 0 <= ratio <= 1 or not 0 <= floor < float("inf"):
             raise ConfigurationError(
                 f"ratio is {ratio} and floor is {floor}; a share from 0 to 1 and a finite floor of 0 or more are needed"
             )
         self.ratio = ratio
         self.floor = floor
-        self._window = _Window(window)
         self._held = floor
-
-    def begin(self, now: float) -> None:
-        """Count a call."""
-        self._window.at(now)[1] += 1
 
     def succeeded(self) -> None:
         """Earn the ratio; the capacity is applied when somebody asks."""
@@ -196,13 +196,13 @@ class EarnedBudget(RetryBudget):
         return cost
 
     def _level(self, now: float) -> tuple[float, float]:
-        calls, _ = self._window.totals(now)
+        calls, _ = self._totals(now)
         capacity = max(self.floor, self.ratio * calls)
         self._held = min(self._held, capacity)
         return self._held, capacity
 
 
-class WindowBudget(RetryBudget):
+class WindowBudget(_WindowedBudget):
     """At most *ratio* retries for each call of the last *window* seconds, and *min_per_second* on top.
 
     Finagle's `RetryBudget` (its defaults: 0.2, 10 a second, 10 s). The minimum lets a quiet client retry at all, but
@@ -212,7 +212,7 @@ class WindowBudget(RetryBudget):
     def __init__(
         self, *, ratio: float = 0.2, min_per_second: float = 10.0, window: float = 10.0
     ) -> None:
-        super().__init__()
+        super().__init__(window)
         if not 0 <= ratio <= 1 or not 0 <= min_per_second < float("inf"):
             raise ConfigurationError(
                 f"ratio is {ratio} and min_per_second is {min_per_second}; "
@@ -220,27 +220,24 @@ class WindowBudget(RetryBudget):
             )
         self.ratio = ratio
         self._minimum = min_per_second * window
-        self._window = _Window(window)
-
-    def begin(self, now: float) -> None:
-        """Count a call."""
-        self._window.at(now)[1] += 1
 
     def release(self, permit: float, *, succeeded: bool | None) -> None:
         """Give back a retry that was never made."""
         if succeeded is None:
-            self._window.give_back(permit)
+            piece = self._slices[int(permit) % _SLICES]
+            if piece[0] == permit:  # else it is out of the window already
+                piece[2] -= 1
 
     def _affordable(self, cost: float, now: float) -> bool:
         return self._level(now)[0] >= cost - _EPSILON
 
     def _spend(self, cost: float, now: float) -> float:
-        piece = self._window.at(now)
-        piece[2] += 1
-        return float(piece[0])
+        self._turn_to(now)
+        self._slice[2] += 1
+        return float(self._slice[0])
 
     def _level(self, now: float) -> tuple[float, float]:
-        calls, retries = self._window.totals(now)
+        calls, retries = self._totals(now)
         capacity = self.ratio * calls + self._minimum
         return max(0.0, capacity - retries), capacity
 
