@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sphinx.errors import ExtensionError
 
@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 __all__ = ["modules", "palette_css", "palette_js", "setup"]
 
 HERE = Path(__file__).parent
+BARRIERS = (  # what the engine writes, and what a screen reader needs
+    ('<summary aria-label="Toggle hidden content">', "<summary>"),
+    ('<div role="list" class="citation-list">', '<div class="citation-list">'),
+    (' role="doc-biblioentry"', ""),
+)
 PLOTLY = Path("plotly.js-cartesian-dist-min", "plotly-cartesian.min.js")
 
 
@@ -49,6 +54,7 @@ def setup(app: Sphinx) -> None:
     """Add the files to the site and take the theme's heavy ones out."""
     app.connect("config-inited", _add)
     app.connect("config-inited", _without_thebe, priority=1)
+    app.connect("html-page-context", _without_barriers)
     for name in ("course-palette.css", "course.css"):
         app.add_css_file(name, priority=900)
     for name in ("course-palette.js", "course.js"):
@@ -76,3 +82,10 @@ def _without_thebe(app: Sphinx, _: Config) -> None:
     # The engine adds thebe to every page, twice: a console error, and scripts of another origin.
     for listeners in app.events.listeners.values():
         listeners[:] = [each for each in listeners if "thebe" not in each.handler.__module__]
+
+
+def _without_barriers(
+    app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: object
+) -> None:
+    for written, needed in BARRIERS:
+        context["body"] = context.get("body", "").replace(written, needed)
