@@ -116,7 +116,10 @@ class MalformedOutput(TruncatedOutput):
 
 
 class Schedule:
-    """The faults of one provider, asked at each request. Later ones win where two of a kind overlap."""
+    """The faults of one provider, asked at each request.
+
+    Where several overlap, the first that strikes refuses; of losses and slowdowns the worst holds.
+    """
 
     def __init__(self, faults: tuple[Fault, ...]) -> None:
         self.faults = faults

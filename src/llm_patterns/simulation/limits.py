@@ -9,6 +9,8 @@ limit").
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import ceil, inf
+from typing import Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -43,8 +45,8 @@ class RateLimitState:
     reset_tokens: float
 
 
-_EPSILON = 1e-9
-"""What rounding may leave out of a bucket after exactly the wait that was asked for."""
+_TOLERANCE: Final = 1e-3
+"""Of a request or token: what rounding may leave out of a bucket after exactly the wait that was asked for."""
 
 
 class _Bucket:
@@ -60,14 +62,19 @@ class _Bucket:
             self._since = now
 
     def wait_for(self, amount: float) -> float:
-        """Return the seconds until *amount* is there."""
-        if self.capacity is None or self.level >= amount - _EPSILON:
+        """Return the seconds until *amount* is there, in whole milliseconds; infinity if it can't be."""
+        if self.capacity is None or self.level >= amount - _TOLERANCE:
             return 0.0
-        return (amount - self.level) * 60 / self.capacity
+        if amount > self.capacity:
+            return inf
+        return ceil((amount - self.level) * 60_000 / self.capacity) / 1000
 
     def take(self, amount: float) -> None:
         if self.capacity is not None:
             self.level -= amount
+
+    def remaining(self) -> int:
+        return max(0, int(self.level + _TOLERANCE))
 
     def reset(self) -> float:
         return 0.0 if self.capacity is None else (self.capacity - self.level) * 60 / self.capacity
@@ -82,14 +89,17 @@ class Gate:
         self._tokens = _Bucket(limits.tokens_per_minute)
 
     def admit(self, tokens: int, now: float) -> float:
-        """Take a request of *tokens* and return 0, or take nothing and return the seconds to wait."""
+        """Take a request of *tokens* and return 0, or refuse it and return the seconds to wait.
+
+        Who comes back alone after that is admitted; infinity if the bucket can't hold that many.
+        """
         self._refill(now)
         wait = self._wait_for(tokens)
         if wait == 0:
             self._requests.take(1)
             self._tokens.take(tokens)
         elif self.limits.failures_count:
-            self._requests.take(min(1.0, self._requests.level))
+            self._requests.take(max(0.0, min(1.0, self._requests.level)))
             wait = self._wait_for(tokens)  # what it just took must come back first
         return wait
 
@@ -101,10 +111,10 @@ class Gate:
         self._refill(now)
         return RateLimitState(
             limit_requests=self.limits.requests_per_minute,
-            remaining_requests=max(0, int(self._requests.level)),
+            remaining_requests=self._requests.remaining(),
             reset_requests=self._requests.reset(),
             limit_tokens=self.limits.tokens_per_minute,
-            remaining_tokens=max(0, int(self._tokens.level)),
+            remaining_tokens=self._tokens.remaining(),
             reset_tokens=self._tokens.reset(),
         )
 

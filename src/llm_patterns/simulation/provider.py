@@ -22,8 +22,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count, pairwise
+from math import inf
 from random import Random
-from typing import Protocol, Self
+from typing import Final, Protocol, Self
 
 from llm_patterns.chat import (
     ChatChunk,
@@ -69,6 +70,8 @@ __all__ = [
     "SimulatedProvider",
     "Stream",
 ]
+
+_EPSILON: Final = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,6 +267,12 @@ class SimulatedProvider:
     def _check_limits(self, request: ChatRequest, answer: _Answer, now: float) -> None:
         tokens = answer.usage.input_tokens + (request.max_tokens or answer.usage.output_tokens)
         wait = self._gate.admit(tokens, now)
+        if wait == inf:
+            raise RateLimited(
+                f"request too large: it needs {tokens} tokens, more than the limit of "
+                f"{self._gate.limits.tokens_per_minute} a minute; reduce the input or max_tokens",
+                status_code=429,
+            )
         if wait > 0:
             raise RateLimited(
                 f"rate limit reached; try again in {wait:.3f} s", status_code=429, retry_after=wait
@@ -373,11 +382,13 @@ class _Answer:
 
     def cut(self, keep: float, *, says_so: bool) -> None:
         """Keep that share of the answer."""
-        text = self.reply.text[: int(len(self.reply.text) * keep)]
-        self.reply = replace(self.reply, text=text)
-        self.usage = self.usage.model_copy(
-            update={"output_tokens": max(1, int(self.usage.output_tokens * keep))}
+        calls = tuple(
+            call.model_copy(update={"arguments": _part(call.arguments, keep)})
+            for call in self.reply.tool_calls
         )
+        self.reply = replace(self.reply, text=_part(self.reply.text, keep), tool_calls=calls)
+        tokens = max(1, int(self.usage.output_tokens * keep + _EPSILON))
+        self.usage = self.usage.model_copy(update={"output_tokens": tokens})
         if says_so:
             self.finish_reason = "length"
 
@@ -387,7 +398,9 @@ class _Answer:
             return Usage()
         beyond_first = self.job.attained() - self.first
         steps = beyond_first / self.each if self.each else 0.0
-        written = 0 if beyond_first < 0 else min(self.usage.output_tokens, 1 + int(steps + 1e-9))
+        written = (
+            0 if beyond_first < 0 else min(self.usage.output_tokens, 1 + int(steps + _EPSILON))
+        )
         return self.usage.model_copy(update={"output_tokens": written})
 
 
@@ -405,8 +418,9 @@ class Stream:
         self._closed = False
 
     async def open(self) -> None:
-        """Wait for the first chunk."""
+        """Wait for the first chunk, or raise if the answer breaks before it."""
         await self._wait(self._answer.first)
+        self._break_if_due()
         self._attempt.first_token_at = asyncio.get_running_loop().time()
 
     def __aiter__(self) -> Self:
@@ -442,6 +456,10 @@ class Stream:
         if breaks_at is not None and self._position >= int(breaks_at * len(self._chunks)):
             self._closed = True
             raise self._provider._broken(self._attempt, self._answer)
+
+
+def _part(text: str, keep: float) -> str:
+    return text[: int(len(text) * keep + _EPSILON)]
 
 
 def _chunks(answer: _Answer, tokens_per_chunk: int) -> list[ChatChunk]:

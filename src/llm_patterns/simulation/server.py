@@ -20,6 +20,7 @@ from collections import deque
 from collections.abc import Callable
 from heapq import heappop, heappush
 from itertools import count
+from math import ulp
 from typing import Final, Literal, cast
 
 from llm_patterns.errors import ConfigurationError, LLMPatternsError
@@ -230,7 +231,7 @@ class ProcessorSharingServer(Server):
         self, full_speed: float, *, max_running: int = 100_000, abandoned: Abandoned = "drop"
     ) -> None:
         super().__init__(abandoned=abandoned)
-        if full_speed <= 0 or max_running < 1:
+        if not full_speed > 0 or max_running < 1:
             raise ConfigurationError(
                 f"ProcessorSharingServer(full_speed={full_speed}, max_running={max_running}): "
                 "a positive capacity and at least 1 running request"
@@ -308,7 +309,10 @@ class ProcessorSharingServer(Server):
 
     def _pass_marks(self, loop: asyncio.AbstractEventLoop) -> None:
         self._read(loop)
-        while self._marks and self._marks[0][0] <= self._odometer + _EPSILON:
+        # At large times the clock's own step is coarser than the odometer's: a mark that is nearer
+        # than it can tell has been passed, or the loop would wait for no time at all, for ever.
+        passed = self._odometer + max(_EPSILON, 4 * ulp(max(self._since, self._odometer)))
+        while self._marks and self._marks[0][0] <= passed:
             _, _, job, reached = heappop(self._marks)
             if reached is not None:
                 if not reached.done():
