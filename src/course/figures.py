@@ -206,15 +206,16 @@ def bars(
         y_range: the range of values.
         height: in pixels.
     """
+    shape = {"horizontal": horizontal, "stacked": stacked}
     groups = {name: dict(each) for name, each in series.items() if isinstance(each, Mapping)}
     given = dict(roles or {})
     if groups:
         role = roles_for(list(groups), given)
-        traces = [_bar(name, each, role[name], horizontal) for name, each in groups.items()]
+        traces = [_bar(name, each, role[name], **shape) for name, each in groups.items()]
     else:
         flat = {name: value for name, value in series.items() if not isinstance(value, Mapping)}
         role = roles_for(list(flat), given) if given else dict.fromkeys(flat, "pattern")
-        traces = [_bar(name, {name: value}, role[name], horizontal) for name, value in flat.items()]
+        traces = [_bar(name, {name: value}, role[name], **shape) for name, value in flat.items()]
     layout = _layout(x, y, height)
     value_axis = {**_axis(y, log=log_y), **_span_of(y_range, log=log_y)}
     if horizontal:
@@ -227,7 +228,7 @@ def bars(
         bargap=0.3,
         shapes=_limits(dict(limits or {}), upright=horizontal),
         showlegend=len(groups) > 1,
-        margin=_margin(16),
+        margin=_margin(48 if horizontal else 16),
     )
     return Figure(title, alt, traces, layout)
 
@@ -367,7 +368,7 @@ def _band(
 
 
 def _bar(
-    name: str, values: Mapping[str, float], role: str, horizontal: bool
+    name: str, values: Mapping[str, float], role: str, *, horizontal: bool, stacked: bool
 ) -> dict[str, JsonValue]:
     heights: list[JsonValue] = [significant(value) for value in values.values()]
     names: list[JsonValue] = list(values)
@@ -377,7 +378,7 @@ def _bar(
         "x": heights if horizontal else names,
         "y": names if horizontal else heights,
         "text": [figures_of(value) for value in heights],
-        "textposition": "auto",
+        "textposition": "inside" if stacked else "outside",
         "cliponaxis": False,
         "marker": {
             "color": LINES[role].colour,

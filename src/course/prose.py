@@ -69,6 +69,8 @@ def source(obj: type | FunctionType, *, max_lines: int = 60) -> Shown:
             f"{obj.__qualname__} has {len(lines)} lines, more than {max_lines}: show a part of it."
         )
     path = Path(*obj.__module__.split(".")).as_posix() + ".py"
-    where = f"{path}, lines {first} to {first + len(lines) - 1}"
+    span = f"lines {first} to {first + len(lines) - 1}"
     code = inspect.cleandoc("\n" + "".join(lines))
-    return Shown(f"{where}\n\n{code}", markdown=f"```python\n{code}\n```\n\n*`{where}`*")
+    return Shown(
+        f"{path}, {span}\n\n{code}", markdown=f"```python\n{code}\n```\n\n*`{path}`, {span}*"
+    )

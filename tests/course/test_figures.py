@@ -84,7 +84,7 @@ def test_too_many_points_are_refused() -> None:
 @pytest.mark.parametrize("missing", ["title", "alt", "x", "y"])
 def test_words_are_required(missing: str) -> None:
     """A figure without title, alternative text or axis labels is not made."""
-    with pytest.raises(ValueError, match="needs? a (title|label)"):
+    with pytest.raises(ValueError, match=r"needs? a (title|label)"):
         lines({"Load": ([0, 1], [1, 2])}, **{**WORDS, missing: ""})
 
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Mermaid", "setup"]
 
-SHRINK = 0.8
+SHRINK = 0.7
 
 _ALT = re.compile(r"^\s*%%\s*alt:\s*(?P<alt>.+?)\s*$", re.MULTILINE)
 _STYLE = re.compile(r"<style>.*?</style>", re.DOTALL)
