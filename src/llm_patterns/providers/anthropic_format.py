@@ -4,7 +4,8 @@ Each model below is one JSON body, read and written by the same description: cli
 and read answers, the simulated provider the other way round. `seed` has no counterpart here and is
 left out.
 
-The reference is https://platform.claude.com/docs/en/api/messages.
+The reference is https://platform.claude.com/docs/en/api/messages. Of its two versions the newer has
+no `temperature` any more (https://platform.claude.com/docs/en/api/versioning).
 
 >>> from llm_patterns.chat import ChatRequest, Message
 >>> messages = (Message.system("Be brief."), Message.user("Hello"))
@@ -46,9 +47,18 @@ __all__ = [
     "RequestBody",
     "ResponseBody",
     "UsageBody",
+    "Version",
     "error_from",
     "status_of",
 ]
+
+Version = Literal["2023-06-01", "2026-10-21"]
+
+DEFAULT_VERSION: Final[Version] = "2026-10-21"
+"""The newest version, as the vendor recommends."""
+
+WITH_TEMPERATURE: Final[Version] = "2023-06-01"
+"""The last version in which a request may have a temperature."""
 
 DEFAULT_MAX_TOKENS: Final = 4096
 """What is sent where a request names no limit, since this API demands one."""
@@ -175,14 +185,16 @@ class RequestBody(_Asked):
     stream: bool | None = None
 
     @classmethod
-    def of(cls, request: ChatRequest, *, stream: bool = False) -> Self:
+    def of(
+        cls, request: ChatRequest, *, stream: bool = False, version: Version = DEFAULT_VERSION
+    ) -> Self:
         """Return *request* as a body.
 
-        Raises `InvalidRequest` for what this API has no way to say: a temperature above 1, only
-        system messages, or an earlier tool call whose arguments are not a JSON object.
+        Raises `InvalidRequest` for what *version* of this API has no way to say: a temperature (or
+        one above 1), only system messages, or an earlier tool call whose arguments are not a JSON
+        object.
         """
-        if (request.temperature or 0) > 1:
-            raise InvalidRequest(f"temperature is {request.temperature}; this API takes 0 to 1")
+        _check_temperature(request.temperature, version)
         system = "\n\n".join(each.content for each in request.messages if each.role == "system")
         turns = tuple(_turns(request.messages))
         if not turns:
@@ -491,6 +503,18 @@ def _stream_error(data: str) -> ProviderError:
     except ValueError:
         return error_for_status(500, data[:500])
     return error.provider_error(_STATUS.get(error.type, 500), {})
+
+
+def _check_temperature(temperature: float | None, version: Version) -> None:
+    if temperature is None:
+        return
+    if version != WITH_TEMPERATURE:
+        raise InvalidRequest(
+            f"temperature is {temperature}; version {version} of this API has none: leave it out, "
+            f"or use version={WITH_TEMPERATURE!r}"
+        )
+    if temperature > 1:
+        raise InvalidRequest(f"temperature is {temperature}; this API takes 0 to 1")
 
 
 def _turns(messages: Iterable[Message]) -> Iterator[_Message]:

@@ -180,7 +180,8 @@ class OpenAICompatibleChat(HttpChat):
 class AnthropicMessages(HttpChat):
     """A `ChatModel` that speaks Anthropic's Messages API.
 
-    That API demands a limit for each answer: a request without `max_tokens` is sent with 4,096.
+    That API demands a limit for each answer: a request without `max_tokens` is sent with 4,096. A
+    request with a temperature needs *version* "2023-06-01": the newer one refuses it.
     """
 
     def __init__(
@@ -189,17 +190,19 @@ class AnthropicMessages(HttpChat):
         *,
         api_key: str,
         timeout: float = 60.0,
+        version: anthropic_format.Version = anthropic_format.DEFAULT_VERSION,
         client: httpx.AsyncClient | None = None,
     ) -> None:
         super().__init__(
             f"{base_url.rstrip('/')}/v1/messages",
-            {"x-api-key": api_key, "anthropic-version": "2023-06-01"},
+            {"authorization": f"Bearer {api_key}", "anthropic-version": version},
             timeout=timeout,
             client=client,
         )
+        self._version = version
 
     def _encode(self, request: ChatRequest, *, stream: bool) -> bytes:
-        body = anthropic_format.RequestBody.of(request, stream=stream)
+        body = anthropic_format.RequestBody.of(request, stream=stream, version=self._version)
         return body.model_dump_json(exclude_none=True).encode()
 
     def _decode(self, body: bytes) -> ChatResponse:

@@ -5,20 +5,22 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Mapping
 from datetime import UTC, datetime
 from math import ceil
-from typing import Final
+from typing import Final, get_args
 
 from llm_patterns import clock
 from llm_patterns.errors import AuthenticationFailed, ConnectionFailed, ProviderError
 from llm_patterns.providers.anthropic_format import (
+    WITH_TEMPERATURE,
     ChunkWriter,
     ErrorBody,
     RequestBody,
     ResponseBody,
+    Version,
     status_of,
 )
 from llm_patterns.providers.sse import encode
 from llm_patterns.simulation.provider import SimulatedProvider, Stream
-from llm_patterns.simulation.wire.dialect import Dialect, Handler, check_choice
+from llm_patterns.simulation.wire.dialect import Dialect, Handler, bearer_token, check_choice
 from llm_patterns.simulation.wire.exchange import (
     BadRequest,
     StreamBody,
@@ -45,12 +47,13 @@ class AnthropicDialect(Dialect):
         return {"/v1/messages": ("POST", self._messages)}
 
     def check_key(self, headers: Mapping[str, str], api_key: str) -> None:
-        """Raise `AuthenticationFailed` unless `x-api-key` is *api_key*."""
-        given = headers.get("x-api-key")
-        if given is None:
-            raise AuthenticationFailed("x-api-key header is required", status_code=401)
+        """Raise `AuthenticationFailed` unless `x-api-key`, or else the bearer token, is *api_key*."""
+        given = headers.get("x-api-key") or bearer_token(headers)
+        if not given:
+            message = "no API key; send it as 'Authorization: Bearer KEY' or 'x-api-key: KEY'"
+            raise AuthenticationFailed(message, status_code=401)
         if given != api_key:
-            raise AuthenticationFailed("invalid x-api-key", status_code=401)
+            raise AuthenticationFailed("invalid API key", status_code=401)
 
     def refusal(self, error: ProviderError, request_id: str) -> tuple[int, bytes]:
         """Return the status and body of *error*."""
@@ -76,9 +79,13 @@ class AnthropicDialect(Dialect):
         return headers
 
     async def _messages(self, request: WireRequest) -> WireResponse:
-        if "anthropic-version" not in request.headers:
-            raise BadRequest("anthropic-version: header is required")
+        version = request.headers.get("anthropic-version")
+        if version not in get_args(Version):
+            known = ", ".join(get_args(Version))
+            raise BadRequest(f"anthropic-version: must be one of {known}, not {version}")
         body = parse(RequestBody, request.body)
+        if body.temperature is not None and version != WITH_TEMPERATURE:
+            raise BadRequest("temperature: extra inputs are not permitted", param="temperature")
         asked = body.chat_request()
         check_choice(asked)
         if body.stream:

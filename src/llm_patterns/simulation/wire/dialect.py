@@ -9,7 +9,7 @@ from llm_patterns.chat import ChatRequest
 from llm_patterns.errors import ProviderError
 from llm_patterns.simulation.wire.exchange import BadRequest, WireRequest, WireResponse
 
-__all__ = ["Dialect", "Handler", "check_choice"]
+__all__ = ["Dialect", "Handler", "bearer_token", "check_choice"]
 
 Handler = Callable[[WireRequest], Awaitable[WireResponse]]
 
@@ -33,6 +33,12 @@ class Dialect(ABC):
     @abstractmethod
     def headers(self, request_id: str, error: ProviderError | None) -> dict[str, str]:
         """Return what every answer carries, and what an answer with *error* does."""
+
+
+def bearer_token(headers: Mapping[str, str]) -> str:
+    """Return the key in `authorization`, or nothing."""
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else ""
 
 
 def check_choice(request: ChatRequest) -> None:

@@ -28,7 +28,7 @@ from llm_patterns.providers.openai_format import (
 from llm_patterns.providers.sse import encode
 from llm_patterns.simulation.limits import RateLimitState
 from llm_patterns.simulation.provider import SimulatedProvider, Stream
-from llm_patterns.simulation.wire.dialect import Dialect, Handler, check_choice
+from llm_patterns.simulation.wire.dialect import Dialect, Handler, bearer_token, check_choice
 from llm_patterns.simulation.wire.exchange import (
     BadRequest,
     StreamBody,
@@ -60,8 +60,8 @@ class OpenAIDialect(Dialect):
 
     def check_key(self, headers: Mapping[str, str], api_key: str) -> None:
         """Raise `AuthenticationFailed` unless the bearer token is *api_key*."""
-        scheme, _, given = headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not given:
+        given = bearer_token(headers)
+        if not given:
             raise AuthenticationFailed(
                 "no API key; send it as 'Authorization: Bearer KEY'", status_code=401
             )
