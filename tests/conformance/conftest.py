@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import httpx
@@ -24,6 +24,8 @@ class Connection:
 
     address: str
     transport: SimulatedTransport | None = None
+    peers: set[object] = field(default_factory=set)
+    """The addresses of the connections that the server has seen."""
 
     def httpx(self) -> httpx.AsyncClient:
         return httpx.AsyncClient(transport=self.transport)
@@ -52,8 +54,8 @@ class Loopback:
         **options: object,
     ) -> T:
         async def main() -> T:
-            async with served(WireApp(provider, **options)) as address:
-                return await use(Connection(address))
+            async with served(WireApp(provider, **options)) as connection:
+                return await use(connection)
 
         return asyncio.run(main())
 
@@ -74,9 +76,15 @@ class Virtual:
 
 
 @asynccontextmanager
-async def served(app: WireApp) -> AsyncIterator[str]:
-    """Serve *app* and yield its address."""
-    config = uvicorn.Config(AsgiApp(app), port=0, log_config=None, timeout_graceful_shutdown=1)
+async def served(app: WireApp) -> AsyncIterator[Connection]:
+    """Serve *app* and yield the way to it."""
+    peers, serve = set(), AsgiApp(app)
+
+    async def counted(scope, receive, send) -> None:
+        peers.add(scope.get("client"))
+        await serve(scope, receive, send)
+
+    config = uvicorn.Config(counted, port=0, log_config=None, timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
     async with asyncio.TaskGroup() as group:
         serving = group.create_task(server.serve())
@@ -85,7 +93,8 @@ async def served(app: WireApp) -> AsyncIterator[str]:
             await asyncio.sleep(0)
         port = server.servers[0].sockets[0].getsockname()[1]
         try:
-            yield f"http://127.0.0.1:{port}"
+            peers.clear()  # the server asked for its own start
+            yield Connection(f"http://127.0.0.1:{port}", peers=peers)
         finally:
             server.should_exit = True
 

@@ -21,7 +21,7 @@ import httpx
 
 from llm_patterns.errors import ConnectionFailed
 from llm_patterns.simulation.provider import SimulatedProvider
-from llm_patterns.simulation.wire.app import WireApp
+from llm_patterns.simulation.wire.app import MAX_BODY_BYTES, WireApp
 from llm_patterns.simulation.wire.exchange import Body, WireRequest, WireResponse
 
 __all__ = ["SimulatedTransport"]
@@ -35,8 +35,14 @@ class SimulatedTransport(httpx.AsyncBaseTransport):
     nothing to wait for here.
     """
 
-    def __init__(self, provider: SimulatedProvider, *, api_key: str | None = None) -> None:
-        self._app = WireApp(provider, api_key=api_key)
+    def __init__(
+        self,
+        provider: SimulatedProvider,
+        *,
+        api_key: str | None = None,
+        max_body_bytes: int = MAX_BODY_BYTES,
+    ) -> None:
+        self._app = WireApp(provider, api_key=api_key, max_body_bytes=max_body_bytes)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Return the provider's answer, once its headers are there."""

@@ -74,18 +74,19 @@ class BadRequest(InvalidRequest):
 
     @classmethod
     def of(cls, error: ValidationError) -> Self:
-        """Return the refusal for the first thing that is wrong."""
-        first = error.errors(include_url=False, include_input=False)[0]
-        param = _path(first["loc"])
-        match first["type"]:
-            case "json_invalid":
-                return cls(f"the body cannot be read as JSON: {first['msg']}")
-            case "missing":
-                message, code = f"missing required parameter: {param}", "missing_required_parameter"
-            case kind:
-                message = f"{param}: {first['msg']}"
-                code = "invalid_type" if kind.endswith("_type") else "invalid_value"
-        return cls(message, param=param, code=code)
+        """Return the refusal for the first field that is wrong."""
+        wrong = error.errors(include_url=False, include_input=False)
+        field = wrong[0]["loc"][:1]
+        # Where a field may be of several kinds, each complains; the deepest came closest.
+        first = max((e for e in wrong if e["loc"][:1] == field), key=lambda e: len(e["loc"]))
+        param, kind = _path(first["loc"]), first["type"]
+        if kind == "json_invalid":
+            return cls(f"the body cannot be read as JSON: {first['msg']}")
+        if kind == "missing":
+            message = f"missing required parameter: {param}"
+            return cls(message, param=param, code="missing_required_parameter")
+        code = "invalid_type" if kind.endswith("_type") else "invalid_value"
+        return cls(f"{param}: {first['msg']}", param=param, code=code)
 
 
 def parse(model: type[M], body: bytes) -> M:
@@ -97,9 +98,9 @@ def parse(model: type[M], body: bytes) -> M:
 
 
 def _path(location: tuple[int | str, ...]) -> str:
-    """Return `messages.0.content`: names that pydantic gives to a union's members are left out."""
-    parts = [str(part) for part in location]
-    names = [
-        part for part in parts if part not in {"str", "int"} and not set(part) & set("[(_") - {"_"}
-    ]
-    return ".".join(name for name in names if not name.startswith("_")) or "body"
+    """Return `messages.0.content`, without pydantic's names for the kinds that a field may have."""
+    return ".".join(str(part) for part in location if isinstance(part, int) or _is_field(part))
+
+
+def _is_field(part: str) -> bool:
+    return part.isidentifier() and not part.startswith("_") and part not in {"str", "int"}
