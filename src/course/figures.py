@@ -590,8 +590,9 @@ def _title(text: str) -> JsonValue:
         "xref": "paper",
         "xanchor": "left",
         "yref": "container",
-        "y": 0.97,
+        "y": 1,
         "yanchor": "top",
+        "pad": {"t": 12},
         "font": {"size": 16, "color": COLOURS["text"].light},
     }
 

@@ -57,7 +57,8 @@ def _control(panel: Levers, name: str) -> widgets.SelectionSlider | widgets.Togg
         options=[(figures_of(value), value) for value in values],
         value=panel.default[name],
         description=panel.labels[name],
-        style={"description_width": "12em"},
+        style={"description_width": "14em"},
+        layout={"width": "32em"} if numeric else {},
     )
 
 

@@ -40,7 +40,7 @@ class Bibliography(BibliographyDirective):
 
     def run(self) -> list[nodes.Node]:
         """List it."""
-        self.options.setdefault("style", "plain")
+        self.options.setdefault("style", "alpha")
         if "all" not in self.options:
             self.options["filter"] = "docname in docnames"
             self.options["keyprefix"] = _prefix(self.env.docname)
