@@ -33,6 +33,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, C
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial, wraps
+from inspect import isawaitable
 from random import Random
 from typing import Any, Literal, ParamSpec, Self, TypeVar
 
@@ -229,6 +230,11 @@ class RetryStatistics:
         """Return attempts over calls: 1 when nothing is retried."""
         return 1 + self.retries / self.calls if self.calls else 1.0
 
+    @property
+    def troubled(self) -> int:
+        """Return the calls whose first attempt failed, and that are over. Retries hide them; watch them here."""
+        return self.recovered + self.not_retryable + sum(self.exhausted.values())
+
 
 def backoff_delay(
     attempt: int,
@@ -344,7 +350,8 @@ class RetryWithBudget:
         """Open a stream and yield its chunks; where it breaks, say `StreamRestarted` and begin it anew.
 
         This is how to ask for retries after the first token. The answer starts over, and may read differently: on
-        `StreamRestarted`, drop what was shown. What was written before the break is billed all the same.
+        `StreamRestarted`, drop what was shown. What was written before the break is billed all the same. Time-outs and
+        the deadline bound each opening; a stream that is open may run on. It is closed when this one is.
         """
         self._calls += 1
         began = get_running_loop().time()
@@ -353,12 +360,17 @@ class RetryWithBudget:
         try:
             while True:
                 try:
-                    async for chunk in await call(*args, **kwargs):
-                        yield chunk
+                    chunks = await self._open(partial(call, *args, **kwargs), trouble)
+                    try:
+                        if trouble.errors:
+                            yield StreamRestarted(len(trouble.errors) + 1, trouble.errors[-1])
+                        async for chunk in chunks:
+                            yield chunk
+                    finally:
+                        await _close(chunks)
                 except Exception as error:
                     trouble.settle(succeeded=False)
                     await trouble.wait(error)
-                    yield StreamRestarted(len(trouble.errors) + 1, error)
                 else:
                     trouble.settle(succeeded=True)
                     return
@@ -393,6 +405,11 @@ class RetryWithBudget:
                 trouble.settle(succeeded=True)
                 return result
 
+    async def _open(self, call: Callable[[], Awaitable[R]], trouble: _Trouble) -> R:
+        if self.policy.attempt_timeout is None and not trouble.errors:
+            return await call()
+        return await self._attempt(call, trouble.began)
+
     async def _attempt(self, call: Callable[[], Awaitable[R]], began: float) -> R:
         now = get_running_loop().time()
         limit = self.policy.attempt_timeout or self.policy.deadline
@@ -400,12 +417,19 @@ class RetryWithBudget:
             return await call()
 
 
+async def _close(chunks: object) -> None:
+    """Close a stream by the name that its client has for it: `aclose`, or `close` as in the vendors' SDKs."""
+    close = getattr(chunks, "aclose", None) or getattr(chunks, "close", None)
+    if close is not None and isawaitable(closing := close()):
+        await closing
+
+
 class _Trouble:
-    """One call whose first attempt has failed: its errors so far, and the permit it holds."""
+    """What befell one call: its errors so far, and the permit it holds."""
 
     def __init__(self, retry: RetryWithBudget, began: float) -> None:
         self._retry = retry
-        self._began = began
+        self.began = began
         self._delay = 0.0
         self._permit: float | None = None
         self.errors: list[Exception] = []
@@ -427,10 +451,12 @@ class _Trouble:
         if self._permit is not None:
             self._retry._recovered += succeeded
             self._release(succeeded=succeeded)
+        elif succeeded:
+            self._retry.budget.succeeded()
 
     def _sort(self, error: Exception) -> Failure:
         retry, failure = self._retry, failure_of(error)
-        emit(retry._on_event, AttemptFailed(len(self.errors), failure, self._now() - self._began))
+        emit(retry._on_event, AttemptFailed(len(self.errors), failure, self._now() - self.began))
         if not retryable(failure, retry.policy):
             retry._not_retryable += 1
             if len(self.errors) > 1:
@@ -445,7 +471,7 @@ class _Trouble:
         self._delay = backoff_delay(
             attempt, retry.policy, rng, previous=self._delay, retry_after=failure.retry_after
         )
-        left = self._began + retry.policy.deadline - now
+        left = self.began + retry.policy.deadline - now
         reason = stop_reason(attempt, self._delay, left, failure, retry.policy)
         if reason is not None:
             raise self._exhausted(reason, failure) from self.errors[-1]
