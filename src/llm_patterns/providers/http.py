@@ -225,17 +225,21 @@ class _Stream:
         self._timeout = timeout
         self._decoder = Decoder()
         self._chunks: deque[ChatChunk] = deque()
+        self._failure: ProviderError | None = None
+        self._closed = False
 
     async def open(self) -> None:
         """Wait for the first chunk."""
         while not self._chunks and not self._reader.finished:
+            if self._failure is not None:
+                raise self._failure
             await self._read()
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> ChatChunk:
-        if not self._chunks and not self._response.is_closed:
+        if not self._chunks and not self._closed:
             await self._next()
         if not self._chunks:
             raise StopAsyncIteration
@@ -243,6 +247,7 @@ class _Stream:
 
     async def aclose(self) -> None:
         """Stop reading and free the connection."""
+        self._closed = True
         self._chunks.clear()
         await self._response.aclose()
 
@@ -254,19 +259,24 @@ class _Stream:
             async with _in_time(self._timeout, str(self._response.url)):
                 await self.open()
         except BaseException:
-            await self._response.aclose()
+            await self.aclose()
             raise
 
     async def _read(self) -> None:
         piece = await anext(self._body, None)
         try:
             if piece is None:
-                self._chunks.extend(self._reader.end())
+                self._end()
             for event in self._decoder.feed(piece or b""):
                 self._chunks.extend(self._reader.read(event))
+        except ProviderError as error:
+            self._failure = error  # told after the chunks that came before it
         except ValueError as error:
-            raise _unreadable(self._response, error) from error
-        if piece is None and not self._reader.finished:
+            self._failure = _unreadable(self._response, error)
+
+    def _end(self) -> None:
+        self._chunks.extend(self._reader.end())
+        if not self._reader.finished:
             raise ConnectionFailed("the stream ended before the answer was whole")
 
     async def _drain(self) -> None:
@@ -274,7 +284,7 @@ class _Stream:
             async with asyncio.timeout(_DRAIN_TIMEOUT):
                 async for _ in self._body:
                     pass
-        await self._response.aclose()
+        await self.aclose()
 
 
 @asynccontextmanager
