@@ -119,6 +119,8 @@ def _app(options: argparse.Namespace) -> AsgiApp:
     )
     from llm_patterns.simulation.wire import AsgiApp, WireApp  # noqa: PLC0415
 
+    if not 0 <= options.port <= 65535:
+        raise ConfigurationError(f"--port is {options.port}; it must be 0 to 65535")
     if options.tokens_per_second <= 0 or options.time_to_first_token < 0:
         raise ConfigurationError(
             "--tokens-per-second must be above 0, and --time-to-first-token 0 or more"
@@ -171,3 +173,7 @@ def _built(model: type[M], option: str, **values: object) -> M:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise ConfigurationError(f"{option}: {first['loc'][0]}: {first['msg']}") from error
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -26,7 +26,7 @@ __all__ = ["instance_of"]
 
 Schema = Mapping[str, JsonValue]
 
-_MAX_DEPTH: Final = 8
+_MAX_DEPTH: Final = 3
 """Where a schema refers to itself, instances end at this depth as soon as the schema lets them."""
 
 

@@ -1,0 +1,123 @@
+"""Invented answers are valid, and the same for the same chance."""
+
+import json
+from random import Random
+
+import jsonschema
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import BaseModel, Field
+
+from llm_patterns.chat import ChatRequest, Message, Tool
+from llm_patterns.errors import ConfigurationError
+from llm_patterns.simulation import approximate_tokens, improvised
+from llm_patterns.simulation.json_schema import instance_of
+
+SCHEMAS = [
+    {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]},
+    {"type": "integer", "minimum": 3, "maximum": 5},
+    {"type": "integer", "exclusiveMinimum": 3, "exclusiveMaximum": 5},
+    {"type": "integer", "maximum": -5},
+    {"type": "number", "minimum": 0.5, "maximum": 0.75},
+    {"type": "number", "exclusiveMinimum": 0, "maximum": 1},
+    {"type": "array", "items": {"type": "boolean"}, "minItems": 4, "maxItems": 6},
+    {"type": "array", "items": {"type": "null"}, "maxItems": 0},
+    {"type": "array", "prefixItems": [{"const": 1}, {"const": 2}]},
+    {"type": "array", "prefixItems": [{"const": 1}], "items": {"type": "string"}, "minItems": 3},
+    {"type": "array", "items": {"type": "integer"}, "minItems": 9},
+    {"type": "string", "minLength": 50, "maxLength": 60},
+    {"type": "string", "maxLength": 3},
+    {"type": "string", "format": "date"},
+    {"type": "string", "format": "date-time"},
+    {"type": "string", "format": "email"},
+    {"type": "string", "format": "uri"},
+    {"type": "string", "format": "uuid"},
+    {"type": ["null", "string"]},
+    {"enum": [1, "two", None]},
+    {"const": {"a": [1]}},
+    {"anyOf": [{"type": "integer"}, {"type": "null"}]},
+    {"oneOf": [{"type": "integer"}, {"type": "string"}]},
+    {
+        "allOf": [
+            {"type": "object", "properties": {"a": {"const": 1}}, "required": ["a"]},
+            {"properties": {"b": {"const": 2}}, "required": ["b"]},
+        ]
+    },
+    {"$ref": "#/$defs/a~1b", "$defs": {"a/b": {"type": "integer"}}},
+    {"properties": {"a": {"minimum": 5}}, "required": ["a"]},
+    {"items": {"type": "integer"}},
+    {},
+]
+
+
+class Node(BaseModel):
+    """A schema that refers to itself in each of the ways that pydantic writes."""
+
+    name: str = Field(min_length=3, max_length=12)
+    weight: float = Field(gt=0, le=10)
+    parent: "Node | None"
+    children: list["Node"]
+    by_name: dict[str, int]
+
+
+@pytest.mark.parametrize("schema", [*SCHEMAS, Node.model_json_schema()])
+@settings(deadline=None)
+@given(seed=st.integers(0, 2**32))
+def test_an_instance_is_valid(schema, seed):
+    """By the reference implementation of JSON Schema, whatever the chance."""
+    value = instance_of(schema, Random(seed))
+    checker = jsonschema.Draft202012Validator.FORMAT_CHECKER
+    jsonschema.Draft202012Validator(schema, format_checker=checker).validate(value)
+
+
+def test_the_same_chance_gives_the_same_instance():
+    """And another one another."""
+    schema = Node.model_json_schema()
+    first, same, other = (instance_of(schema, Random(seed)) for seed in (1, 1, 2))
+    assert first == same != other
+
+
+def test_a_schema_that_never_ends_is_cut():
+    """Recursion stops where the schema allows it to."""
+    schema = {
+        "$ref": "#/$defs/n",
+        "$defs": {"n": {"type": "object", "properties": {"n": {"$ref": "#/$defs/n"}}}},
+    }
+    assert len(json.dumps(instance_of(schema, Random(0)))) < 1000
+
+
+def ask(**request):
+    return ChatRequest(model="small", messages=(Message.user("Hello"),), **request)
+
+
+def test_words_have_the_length_asked_for():
+    """In the simulation's own tokens."""
+    text = improvised(output_tokens=25)(ask(), Random(0)).text
+    assert approximate_tokens(text) == 25
+    assert text == improvised(output_tokens=25)(ask(), Random(0)).text
+
+
+def test_a_tool_is_called_when_demanded_and_only_then():
+    """`required` takes any, a name that one, `auto` none."""
+    tools = (Tool(name="one"), Tool(name="two"))
+    called = improvised()(ask(tools=tools, tool_choice="two"), Random(0)).tool_calls
+    assert [call.name for call in called] == ["two"]
+    names = {
+        improvised()(ask(tools=tools, tool_choice="required"), Random(seed)).tool_calls[0].name
+        for seed in range(20)
+    }
+    assert names == {"one", "two"}
+    assert improvised()(ask(tools=tools), Random(0)).tool_calls == ()
+
+
+def test_a_schema_is_answered_in_json():
+    """Where the request asks for one."""
+    reply = improvised()(ask(response_schema={"const": [1]}), Random(0))
+    assert reply.text == "[1]"
+
+
+def test_an_answer_without_words_is_refused():
+    """At construction."""
+    with pytest.raises(ConfigurationError, match="output_tokens is 0"):
+        improvised(output_tokens=0)
