@@ -44,14 +44,14 @@
 
   function figureOf(element, figure) {
     const plot = element.querySelector('.course-plot')
-    let drawn = 0
+    let drawn = null // the width it was drawn for; 0 while it is folded away
     const self = {
       set(next) {
         figure = next
         const { title, alt } = figure.layout.meta
         element.querySelector('figcaption').textContent = title
         plot.setAttribute('aria-label', alt)
-        if (drawn) self.draw()
+        if (drawn !== null) self.draw()
       },
       async draw() {
         drawn = plot.clientWidth
@@ -60,8 +60,8 @@
         await Plotly.react(plot, data, layout, config)
         element.dataset.drawn = 'true'
       },
-      redraw() { if (drawn) self.draw() },
-      resized() { if (drawn && plot.clientWidth && plot.clientWidth !== drawn) self.draw() },
+      redraw() { if (drawn !== null) self.draw() },
+      resized() { if (drawn !== null && plot.clientWidth && plot.clientWidth !== drawn) self.draw() },
     }
     return self
   }
