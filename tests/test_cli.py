@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 
@@ -57,6 +58,13 @@ def test_a_wrong_option_is_explained(capsys, options, wrong):
         main(["simulate", *options])
     assert ended.value.code == 2
     assert wrong in capsys.readouterr().err
+
+
+def test_a_port_in_use_ends_the_command():
+    """With a status that says so."""
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(SystemExit) as ended:
+        main(["simulate", "--port", str(taken.getsockname()[1])])
+    assert ended.value.code not in {0, 2}
 
 
 def test_help_names_every_option_and_fault(capsys):
