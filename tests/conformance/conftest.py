@@ -85,18 +85,17 @@ async def served(app: WireApp) -> AsyncIterator[Connection]:
         await serve(scope, receive, send)
 
     config = uvicorn.Config(counted, port=0, log_config=None, timeout_graceful_shutdown=1)
+    config.load()
     server = uvicorn.Server(config)
-    async with asyncio.TaskGroup() as group:
-        serving = group.create_task(server.serve())
-        while not server.started:
-            assert not serving.done()
-            await asyncio.sleep(0)
-        port = server.servers[0].sockets[0].getsockname()[1]
-        try:
-            peers.clear()  # the server asked for its own start
-            yield Connection(f"http://127.0.0.1:{port}", peers=peers)
-        finally:
-            server.should_exit = True
+    server.lifespan = config.lifespan_class(config)
+    await server.startup()  # not serve(), whose loop would look for its end ten times a second
+    peers.clear()  # the server asked for its own start
+    port = server.servers[0].sockets[0].getsockname()[1]
+    try:
+        yield Connection(f"http://127.0.0.1:{port}", peers=peers)
+    finally:
+        await asyncio.sleep(0.001)  # what the clients closed is seen closed
+        await server.shutdown()
 
 
 @pytest.fixture(params=[Loopback, Virtual], ids=["loopback", "virtual"])

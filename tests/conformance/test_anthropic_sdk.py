@@ -98,7 +98,7 @@ def test_the_request_reaches_the_provider_whole(world):
         provider(responder=responder),
         system=[text("Be "), text("brief.")],
         messages=[
-            {"role": "user", "content": [text("Hel"), text("lo")]},
+            {"role": "user", "content": [text("Good "), text("day")]},
             {"role": "assistant", "content": [text("Let me see."), use]},
             {"role": "user", "content": [result, blocks, text("And now?")]},
         ],
@@ -113,7 +113,7 @@ def test_the_request_reaches_the_provider_whole(world):
     roles = [message.role for message in request.messages]
     assert roles == ["system", "user", "assistant", "tool", "tool", "user"]
     assert request.messages[0].content == "Be brief."
-    assert request.messages[1].content == "Hello"
+    assert request.messages[1].content == "Good day"
     assert request.messages[2].tool_calls[0].arguments == '{"city": "Oslo"}'
     assert [message.content for message in request.messages[3:]] == ["Sunny", "Rain", "And now?"]
     assert request.messages[3].tool_call_id == "toolu_1"

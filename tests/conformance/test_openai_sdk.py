@@ -109,7 +109,7 @@ def test_the_request_reaches_the_provider_whole(world):
             {"role": "developer", "content": "Be brief."},
             {
                 "role": "user",
-                "content": [{"type": "text", "text": "Hel"}, {"type": "text", "text": "lo"}],
+                "content": [{"type": "text", "text": "Good "}, {"type": "text", "text": "day"}],
             },
             {"role": "assistant", "tool_calls": [call]},
             {"role": "tool", "tool_call_id": "call_1", "content": "Sunny"},
@@ -123,7 +123,7 @@ def test_the_request_reaches_the_provider_whole(world):
     )
     (request,) = seen
     assert [message.role for message in request.messages] == ["system", "user", "assistant", "tool"]
-    assert request.messages[1].content == "Hello"
+    assert request.messages[1].content == "Good day"
     assert request.messages[2].tool_calls[0].name == "get_weather"
     assert request.messages[3].tool_call_id == "call_1"
     assert request.tools[0].parameters == WEATHER["function"]["parameters"]

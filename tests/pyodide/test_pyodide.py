@@ -11,8 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 HOME = ROOT / "_build/pyodide"
 
-TESTS = ["chat", "clock", "errors", "layers", "simulation", "resilience", "toolkit"]
-NEED_A_SOCKET = ["simulation/test_server.py", "simulation/test_wire.py"]
+TESTS = ["chat", "clock", "errors", "layers", "simulation", "providers", "resilience", "toolkit"]
 
 
 def paths() -> list[str]:
@@ -31,7 +30,6 @@ def test_the_librarys_own_tests_pass_in_a_browsers_python() -> None:
     assert (HOME / ".ready").exists(), "the interpreter is not there: make test fetches it"
     options = ["-c", "/dev/null", "--rootdir", "/repository", "-p", "no:cacheprovider", "-q"]
     options += ["--import-mode=importlib", "--doctest-modules", "-W", "error"]
-    options += [f"--ignore=tests/{each}" for each in NEED_A_SOCKET]
     run = subprocess.run(
         [
             node,
