@@ -213,6 +213,7 @@ def simulate(
             _cancel(loop, _unfinished(loop))
             raise
         else:
+            _close_generators(loop)
             abandoned = [task for task in _unfinished(loop) if not task.cancelling()]
             report = _described(abandoned)
             _cancel(loop, _unfinished(loop))
@@ -253,6 +254,14 @@ def _rare_garbage_collection() -> Iterator[None]:
 
 def _unfinished(loop: VirtualTimeLoop) -> list[_Task[Any]]:
     return sorted(cast("set[_Task[Any]]", asyncio.all_tasks(loop)), key=lambda task: task.number)
+
+
+def _close_generators(loop: VirtualTimeLoop) -> None:
+    """Let asyncio close the generators that were dropped half-way: those tasks are its own, not main's."""
+    while closing := [
+        each for each in _unfinished(loop) if not inspect.iscoroutine(each.get_coro())
+    ]:
+        loop.run_until_complete(asyncio.gather(*closing, return_exceptions=True))
 
 
 def _cancel(loop: VirtualTimeLoop, tasks: list[_Task[Any]]) -> None:
