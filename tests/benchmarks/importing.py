@@ -5,6 +5,10 @@ Importing pydantic means `from pydantic import BaseModel, Field`: its top module
 
 import subprocess
 import sys
+from functools import partial
+
+from course.benchmarks import Row
+from tests.benchmarks.rounds import interleaved, middle, ratio
 
 PEERS = ("pydantic",)
 ROUNDS = 15
@@ -13,15 +17,21 @@ OURS = ("llm_patterns.catalog", "llm_patterns.resilience")
 TIMED = "from time import process_time as now; start = now(); {}; print(now() - start)"
 
 
-def seconds(statement: str) -> float:
+def milliseconds(statement: str) -> float:
     """Run an import in a new interpreter and return the processor time that it took."""
     command = [sys.executable, "-c", TIMED.format(statement)]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return float(done.stdout) * 1_000
 
 
-def measure() -> dict[str, float]:
-    """Alternate the imports, so that what slows the machine slows all; compare the fastest."""
-    statements = (PYDANTIC, *(f"import {module}" for module in OURS))
-    rounds = [[seconds(each) for each in statements] for _ in range(ROUNDS)]
-    pydantic, *ours = (min(times) for times in zip(*rounds, strict=True))
-    return {module: each / pydantic for module, each in zip(OURS, ours, strict=True)}
+def measure() -> list[Row]:
+    """Return the time of each import in milliseconds, beside pydantic's."""
+    statements = {"pydantic": PYDANTIC} | {module: f"import {module}" for module in OURS}
+    subjects = {name: partial(milliseconds, it) for name, it in statements.items()}
+    samples = interleaved(subjects, rounds=ROUNDS)
+    return [
+        {"Import": name, "Times pydantic": ratio(samples, name, "pydantic")}
+        | middle(samples[name])
+        | {"Unit": "ms"}
+        for name in OURS
+    ]
