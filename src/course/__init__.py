@@ -10,7 +10,7 @@ from course.experiments import Call, Trial
 from course.figures import Figure, bars, heatmap, lines
 from course.levers import explore
 from course.panels import panels
-from course.prose import head, say, source
+from course.prose import head, related, say, source
 from course.tables import policy_table, runbook, table
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "lines",
     "panels",
     "policy_table",
+    "related",
     "runbook",
     "say",
     "source",

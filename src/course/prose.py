@@ -10,7 +10,7 @@ from types import FunctionType
 from course.display import Shown
 from llm_patterns.catalog import Priority, pattern
 
-__all__ = ["head", "say", "source"]
+__all__ = ["head", "related", "say", "source"]
 
 SYSTEMS = {"rag": "RAG", "agents": "Agents", "streaming": "Streaming", "batch": "Batch"}
 
@@ -55,6 +55,24 @@ def head(slug: str, *, minutes: int, know_first: Sequence[str], you_will: Sequen
     )
     plain = ", ".join(f"{SYSTEMS[name]}: {value.value}" for name, value in priorities.items())
     return Shown(f"{entry.category.label}. {plain}. {minutes} minutes.", markdown=text)
+
+
+def related(slug: str) -> Shown:
+    """The neighbours of a pattern, from the catalog: each with the clause that says why.
+
+    A chapter that is there is linked; one that is not is named as coming.
+
+    Raises:
+        UnknownPattern: if the catalog has no such pattern.
+    """
+    lines = []
+    for neighbour in pattern(slug).related:
+        other = pattern(neighbour.slug)
+        name = f"[{other.title}](../{other.path}.ipynb)" if other.published else f"**{other.title}**"
+        coming = "" if other.published else " (coming)"
+        lines.append(f"- {name}{coming} {neighbour.why}.")
+    text = "\n".join(lines)
+    return Shown(text.replace("**", ""), markdown=text)
 
 
 def source(obj: type | FunctionType, *, max_lines: int = 60) -> Shown:

@@ -5,14 +5,16 @@ LLMPatternsError
 ├── ConfigurationError (ValueError)    a setting that cannot work, found when it is made
 ├── ProviderError                      the provider refused or failed, or could not be reached
 │   ├── RateLimited                    429: slow down
-│   ├── QuotaExhausted                 429 or 402 that waiting will not cure: the account is out of
-money │   ├── Overloaded                     503, 529: the provider has too much to do │   ├──
-ServerError                    500, 502 and the other 5xx │   ├── Conflict
-409: a concurrent change; safe to try again │   ├── RequestTimeout (TimeoutError)  408, 504, or no
-answer in time │   ├── ConnectionFailed (ConnectionError)  no connection, or one that broke │   ├──
-InvalidRequest                 400, 404, 413, 422: the same request fails everywhere │   ├──
-AuthenticationFailed           401, 403 │   └── ContentFiltered                refused for what it
-says └── one branch for each pattern, beside the pattern (such as `RetriesExhausted`)
+│   ├── QuotaExhausted                 429 or 402 that waiting won't cure: the credit is used up
+│   ├── Overloaded                     503, 529: the provider has too much to do
+│   ├── ServerError                    500, 502 and the other 5xx
+│   ├── Conflict                       409: a concurrent change; safe to try again
+│   ├── RequestTimeout (TimeoutError)  408, 504, or no answer in time
+│   ├── ConnectionFailed (ConnectionError)  no connection, or one that broke
+│   ├── InvalidRequest                 400, 404, 413, 422: the same request fails everywhere
+│   ├── AuthenticationFailed           401, 403
+│   └── ContentFiltered                refused for what it says
+└── one branch for each pattern, beside the pattern (such as `RetriesExhausted`)
 ```
 
 Patterns guard other people's clients too, so they never ask `isinstance`: they ask
@@ -30,6 +32,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import UTC
 from enum import StrEnum
 from typing import ClassVar
 
@@ -254,13 +257,11 @@ def failure_of(error: BaseException) -> Failure:
     """
     status_code = _status_code(error)
     headers = _headers(error)
-    retry_after = getattr(error, "retry_after", None)
+    retry_after = _non_negative(getattr(error, "retry_after", None))
     return Failure(
         kind=_kind_of_error(error, status_code),
         status_code=status_code,
-        retry_after=retry_after
-        if isinstance(retry_after, int | float)
-        else retry_after_of(headers),
+        retry_after=retry_after_of(headers) if retry_after is None else retry_after,
         should_retry={"true": True, "false": False}.get(headers.get("x-should-retry", "")),
     )
 
@@ -325,7 +326,8 @@ def _status_code(error: BaseException) -> int | None:
             value = getattr(holder, name, None)
             if isinstance(value, int):
                 return int(value)
-    return None
+    code = getattr(error, "code", None)  # google-genai's; elsewhere a number of another kind
+    return int(code) if isinstance(code, int) and 400 <= code <= 599 else None
 
 
 def _headers(error: BaseException) -> Mapping[str, str]:
@@ -342,10 +344,10 @@ def _codes(error: BaseException) -> list[str]:
     return [word for word in words if isinstance(word, str)]
 
 
-def _non_negative(value: str | None) -> float | None:
+def _non_negative(value: object) -> float | None:
     try:
-        number = float(value or "")
-    except ValueError:
+        number = float(value) if isinstance(value, str | int | float) else -1.0
+    except (ValueError, OverflowError):
         return None
     return number if 0 <= number < float("inf") else None
 
@@ -354,6 +356,9 @@ def _seconds_until(date: str) -> float | None:
     from email.utils import parsedate_to_datetime  # noqa: PLC0415 - a sixth of the import's time
 
     try:
-        return max(0.0, parsedate_to_datetime(date).timestamp() - clock.now())
-    except ValueError:
+        moment = parsedate_to_datetime(date)
+    except (ValueError, OverflowError):
         return None
+    if moment.tzinfo is None:  # the zone -0000, which is UTC too
+        moment = moment.replace(tzinfo=UTC)
+    return max(0.0, moment.timestamp() - clock.now())

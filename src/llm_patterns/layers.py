@@ -18,7 +18,7 @@ guards a `ChatModel`:
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine
-from functools import reduce
+from functools import wraps
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 from llm_patterns.chat import ChatModel, ChatRequest, ChatResponse, ChatStream
@@ -41,10 +41,14 @@ class _Composed:
         self._layers = layers
 
     def __call__(self, call: Callable[P, Awaitable[R]], /) -> Callable[P, Coroutine[Any, Any, R]]:
+        @wraps(call)
         async def innermost(*args: P.args, **kwargs: P.kwargs) -> R:
             return await call(*args, **kwargs)
 
-        return reduce(lambda inner, layer: layer(inner), reversed(self._layers), innermost)
+        guarded: Callable[P, Coroutine[Any, Any, R]] = innermost
+        for layer in reversed(self._layers):
+            guarded = layer(guarded)
+        return guarded
 
     def __repr__(self) -> str:
         return f"compose({', '.join(map(repr, self._layers))})"

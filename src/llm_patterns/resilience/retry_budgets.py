@@ -295,7 +295,7 @@ class ThrottleBucket(RetryBudget):
 
     def __init__(self, *, max_tokens: float = 10.0, token_ratio: float = 0.1) -> None:
         super().__init__()
-        if not 0 < max_tokens <= 1000 or token_ratio <= 0:
+        if not 0 < max_tokens <= 1000 or not 0 < token_ratio < float("inf"):
             raise ConfigurationError(
                 f"max_tokens is {max_tokens} and token_ratio is {token_ratio}; "
                 "A6 wants a maximum above 0 and up to 1000, and a positive ratio"
@@ -350,8 +350,10 @@ class QuotaBucket(RetryBudget):
                 raise ConfigurationError(
                     f"{name} is {value} and capacity is {capacity}; a cost must be above 0 and fit into the bucket"
                 )
-        if success_refund < 0:
-            raise ConfigurationError(f"success_refund is {success_refund}; it can't be negative")
+        if not 0 <= success_refund < float("inf"):
+            raise ConfigurationError(
+                f"success_refund is {success_refund}; a finite refund of 0 or more is needed"
+            )
         self.capacity = capacity
         self.retry_cost = retry_cost
         self.timeout_cost = timeout_cost

@@ -45,13 +45,13 @@ START: Final = datetime(2026, 1, 5, tzinfo=UTC)
 
 
 class Deadlock(LLMPatternsError):
-    """Nothing can ever happen again: every task waits, and no timer is set."""
+    """Nothing can ever happen again: every task waits, and no timer will ever be due."""
 
     def __init__(self, waiting: Iterable[str], at: float) -> None:
         self.waiting = tuple(waiting)
         lines = "".join(f"\n  {task}" for task in self.waiting)
         super().__init__(
-            f"deadlock after {at:g} s of virtual time: no timer is set, and these tasks wait for each other "
+            f"deadlock after {at:g} s of virtual time: no timer will ever be due, and these tasks wait for each other "
             f"or for something outside the simulation:{lines}"
         )
 
@@ -102,7 +102,7 @@ class _Clock:
         self._loop = loop
 
     def select(self, timeout: float | None) -> tuple[()]:
-        if timeout is None:
+        if timeout is None or (timeout > 0 and self._loop.next_timer() == math.inf):
             raise Deadlock(_described(_unfinished(self._loop)), self._loop.time())
         if timeout > 0:
             self._loop.advance(timeout)
@@ -135,13 +135,17 @@ class VirtualTimeLoop(asyncio.BaseEventLoop, World):
 
     def advance(self, timeout: float) -> None:
         """Move the clock by *timeout* seconds, landing exactly on the next timer where that is what was meant."""
-        timers = cast("list[asyncio.TimerHandle]", vars(self)["_scheduled"])
-        due = timers[0].when() if timers else float("inf")
+        due = self.next_timer()
         reached = self._now + timeout
         self._now = due if abs(due - reached) < 1e-6 else reached
         # asyncio runs the timers due before now + resolution: one step of the float is "those due
         # now, none ahead".
         self._clock_resolution = math.ulp(self._now)
+
+    def next_timer(self) -> float:
+        """Return the loop time at which the next timer is due, or infinity."""
+        timers = cast("list[asyncio.TimerHandle]", vars(self)["_scheduled"])
+        return timers[0].when() if timers else math.inf
 
     def run_in_executor(
         self, executor: object, func: Callable[[*Ts], T], *args: *Ts
