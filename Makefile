@@ -43,15 +43,19 @@ notebooks: $(READY) ## run the chapters and store their outputs
 benchmarks: $(READY) ## measure, and store what the chapters read
 	@$(BIN)/python -m tests.benchmarks
 
+NOTEBOOKS := --line-length=79 --config=format.exclude=[] book
+
 lint: $(READY) ## style, types and spelling
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
+	@$(BIN)/ruff format --check $(NOTEBOOKS)
 	@$(BIN)/mypy
 	@$(BIN)/codespell
 
 format: $(READY) ## put the code into the house style
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
+	@$(BIN)/ruff format $(NOTEBOOKS)
 
 readme: $(READY) ## write the table of patterns into README.md
 	@$(BIN)/python -m course.matrix README.md

@@ -10,6 +10,10 @@ ROOT = Path(__file__).parents[1]
 CHECKS = {
     "lint": ["ruff", "check"],
     "format": ["ruff", "format", "--check"],
+    "notebooks": [
+        *("ruff", "format", "--check", "--line-length=79"),
+        *("--config=format.exclude=[]", "book"),
+    ],
     "types": ["mypy"],
     "spelling": ["codespell_lib"],
 }

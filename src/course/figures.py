@@ -154,10 +154,11 @@ def lines(
     seen = [value for _, ys in drawn.values() for value in ys] + list(limits.values())
     seen += [value for edges in band.values() for edge in edges for value in edge]
     bottom_top = y_range or _range(seen, log=log_y)
-    shapes = [*_spans(spans or {}), *_marks(marks or {}), *_limits(limits)]
+    left_right = x_range or (None if points else _extent(drawn))
+    middle = math.fsum(left_right or _extent(drawn) or (0, math.inf)) / 2
+    shapes = [*_spans(spans or {}), *_marks(marks or {}, middle), *_limits(limits)]
     labels, right = _end_labels(drawn, role, bottom_top, log=log_y, x_range=x_range)
     layout = _layout(x, y, height)
-    left_right = x_range or (None if points else _extent(drawn))
     layout["xaxis"] = {
         **_axis(x, log=log_x),
         **_span_of(left_right, log=log_x),
@@ -503,7 +504,8 @@ def _limits(limits: Mapping[str, float], *, upright: bool = False) -> list[JsonV
     ]
 
 
-def _marks(marks: Mapping[str, float]) -> list[JsonValue]:
+def _marks(marks: Mapping[str, float], middle: float) -> list[JsonValue]:
+    """Upright lines; each label on the side that has room."""
     return [
         {
             "type": "line",
@@ -514,7 +516,12 @@ def _marks(marks: Mapping[str, float]) -> list[JsonValue]:
             "x1": significant(value, 6),
             "line": {"color": LINES["limit"].colour, "width": 1, "dash": "dot"},
             "label": _shape_label(
-                name, "muted", textposition="end", textangle=0, xanchor="left", yanchor="top"
+                name,
+                "muted",
+                textposition="end",
+                textangle=0,
+                xanchor="left" if value <= middle else "right",
+                yanchor="top",
             ),
         }
         for name, value in marks.items()

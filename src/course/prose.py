@@ -68,7 +68,9 @@ def related(slug: str) -> Shown:
     lines = []
     for neighbour in pattern(slug).related:
         other = pattern(neighbour.slug)
-        name = f"[{other.title}](../{other.path}.ipynb)" if other.published else f"**{other.title}**"
+        name = (
+            f"[{other.title}](../{other.path}.ipynb)" if other.published else f"**{other.title}**"
+        )
         coming = "" if other.published else " (coming)"
         lines.append(f"- {name}{coming} {neighbour.why}.")
     text = "\n".join(lines)

@@ -35,6 +35,10 @@ class Frame(Protocol):
     def to_dict(self, orient: Literal["records"]) -> list[dict[str, object]]: ...
 
 
+WORDY = 60
+"""Characters from which a cell is prose: on a phone such a table's rows are stacked."""
+
+
 def table(
     rows: Iterable[Row] | Frame,
     *,
@@ -147,20 +151,23 @@ def _html(
     )
     body = "".join(
         ('<tr class="course-highlight">' if strong else "<tr>")
-        + "".join(_cell(at, text, side[at], strong) for at, text in enumerate(row))
+        + "".join(_cell(columns[at], at, text, side[at], strong) for at, text in enumerate(row))
         + "</tr>"
         for row, strong in zip(cells, emphasised, strict=True)
     )
+    wordy = " course-wordy" if any(len(text) > WORDY for row in cells for text in row) else ""
     return (
-        f'<div class="course-table" role="group" aria-label="{html.escape(caption)}" tabindex="0">'
+        f'<div class="course-table{wordy}" role="group" aria-label="{html.escape(caption)}" tabindex="0">'
         f"<table><caption>{inline(caption)}</caption><thead><tr>{head}</tr></thead>"
         f"<tbody>{body}</tbody></table></div>"
     )
 
 
-def _cell(at: int, text: str, align: str, strong: bool) -> str:
+def _cell(column: str, at: int, text: str, align: str, strong: bool) -> str:
     shown = f"<strong>{inline(text)}</strong>" if strong else inline(text)
-    return f'<th scope="row"{align}>{shown}</th>' if at == 0 else f"<td{align}>{shown}</td>"
+    if at == 0:
+        return f'<th scope="row"{align}>{shown}</th>'
+    return f'<td{align} data-column="{html.escape(column)}">{shown}</td>'
 
 
 def _plain(caption: str, columns: list[str], cells: list[list[str]], right: list[bool]) -> str:

@@ -26,7 +26,7 @@ def test_a_table_says_what_its_cells_are() -> None:
     assert "<caption>Shares</caption>" in html
     assert html.count('scope="col"') == 2
     assert html.count('scope="row"') == 2
-    assert '<td style="text-align:right">41.2%</td>' in html
+    assert '<td style="text-align:right" data-column="Share">41.2%</td>' in html
     assert '<tr class="course-highlight">' in html
 
 
