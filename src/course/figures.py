@@ -489,6 +489,11 @@ def _annotation(text: str, at: float, colour: str) -> JsonValue:
 
 def _limits(limits: Mapping[str, float], *, upright: bool = False) -> list[JsonValue]:
     across, along = ("x", "y") if upright else ("y", "x")
+    place: dict[str, JsonValue] = (
+        {"textposition": "end", "textangle": 0, "xanchor": "center", "yanchor": "bottom"}
+        if upright
+        else {"textposition": "start", "yanchor": "bottom"}
+    )
     return [
         {
             "type": "line",
@@ -498,7 +503,7 @@ def _limits(limits: Mapping[str, float], *, upright: bool = False) -> list[JsonV
             f"{across}0": significant(value),
             f"{across}1": significant(value),
             "line": {"color": LINES["limit"].colour, "width": 1.5, "dash": LINES["limit"].dash},
-            "label": _shape_label(name, "limit", textposition="start", yanchor="bottom"),
+            "label": _shape_label(name, "limit", **place),
         }
         for name, value in limits.items()
     ]
