@@ -1,10 +1,14 @@
-"""What several tests need: the built wheel."""
+"""What several tests need: the built wheel, and property tests that are the same in every run."""
 
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("same", derandomize=True, deadline=None, database=None)
+settings.load_profile("same")
 
 ROOT = Path(__file__).parents[1]
 
