@@ -30,8 +30,11 @@ def measure() -> list[Row]:
     subjects = {name: partial(milliseconds, it) for name, it in statements.items()}
     samples = interleaved(subjects, rounds=ROUNDS)
     return [
-        {"Import": name, "Times pydantic": ratio(samples, name, "pydantic")}
-        | middle(samples[name])
-        | {"Unit": "ms"}
+        {
+            "Import": name,
+            "Times pydantic": ratio(samples, name, "pydantic"),
+            **middle(samples[name]),
+            "Unit": "ms",
+        }
         for name in OURS
     ]

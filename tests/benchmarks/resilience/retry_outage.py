@@ -4,6 +4,8 @@ A thousand users, 40 calls a second, a provider of 50 slots of a second each tha
 more; callers wait 5 s for an attempt. From second 60 to 70 it serves nobody. Every peer is as `retry_peers` sets it up,
 in one process and in a hundred with a budget each; where there is no budget the number of processes changes nothing.
 The vendors' SDKs are the real clients with the retries they have by default, over the wire formats in process.
+
+What a budget costs in fair weather is measured too: the same traffic with one connection in a hundred lost, no outage.
 """
 
 import asyncio
@@ -23,6 +25,8 @@ from llm_patterns.resilience import RetryWithBudget
 from llm_patterns.simulation import (
     CapacityLoss,
     ConstantLatency,
+    Disconnect,
+    Fault,
     FifoServer,
     SimulatedProvider,
     fixed,
@@ -38,6 +42,7 @@ ROUNDS = 1
 SEED = 1
 ATTEMPT_TIMEOUT = 5.0
 OUTAGE = CapacityLoss(start=60, duration=10, remaining=0.0)
+FAIR_WEATHER = Disconnect(probability=0.01)
 HORIZON = 240
 REQUEST = ChatRequest(model="small", messages=(Message.user("Hello"),), max_tokens=200)
 USAGE = Usage(input_tokens=500, output_tokens=200)
@@ -47,14 +52,14 @@ Client = Callable[[SimulatedProvider], list[Ask]]
 """Makes the calls of a fleet, one for each process."""
 
 
-def trial(client: Client) -> Trial:
-    """Run the outage and return what the callers and the provider saw."""
+def trial(client: Client, fault: Fault) -> Trial:
+    """Run the traffic through *fault* and return what the callers and the provider saw."""
 
     async def main() -> Trial:
         provider = SimulatedProvider(
             server=FifoServer(50),
             latency=ConstantLatency(0.2, 0.004),
-            faults=[OUTAGE],
+            faults=[fault],
             responder=fixed(usage=USAGE),
         )
         fleet = client(provider)
@@ -81,9 +86,15 @@ def layered(layer: Callable[[], Any], processes: int = 1) -> Client:
     return fleet
 
 
+def in_process(provider: SimulatedProvider) -> httpx2.AsyncClient:
+    """Return the HTTP client of the SDKs, with *provider* at its other end."""
+    transport: Any = SimulatedTransport(provider)  # of httpx by type; it serves httpx2 as well
+    return httpx2.AsyncClient(transport=transport)
+
+
 def openai_sdk(provider: SimulatedProvider) -> list[Ask]:
     """Return OpenAI's client as it retries by itself."""
-    http = httpx2.AsyncClient(transport=SimulatedTransport(provider))
+    http = in_process(provider)
     client = openai.AsyncOpenAI(api_key="any", http_client=http, timeout=ATTEMPT_TIMEOUT)
     messages: Any = [{"role": "user", "content": "Hello"}]
     return [
@@ -93,15 +104,15 @@ def openai_sdk(provider: SimulatedProvider) -> list[Ask]:
 
 def anthropic_sdk(provider: SimulatedProvider) -> list[Ask]:
     """Return Anthropic's client as it retries by itself."""
-    http = httpx2.AsyncClient(transport=SimulatedTransport(provider))
+    http = in_process(provider)
     client = anthropic.AsyncAnthropic(api_key="any", http_client=http, timeout=ATTEMPT_TIMEOUT)
     messages: Any = [{"role": "user", "content": "Hello"}]
     return [partial(client.messages.create, model="small", messages=messages, max_tokens=200)]
 
 
 def row(name: str, processes: int | None, client: Client) -> Row:
-    """Run the outage for one client and return what became of it."""
-    run = trial(client)
+    """Run both for one client and return what became of its calls."""
+    run, fair = trial(client, OUTAGE), trial(client, FAIR_WEATHER)
     end = int(OUTAGE.end)
     return {
         "Client": name,
@@ -112,6 +123,7 @@ def row(name: str, processes: int | None, client: Client) -> Row:
         "Attempts a call": round(run.amplification, 3),
         "Attempts a call, worst ten seconds": round(run.peak_amplification(until=HORIZON), 2),
         "Wasted attempts": run.wasted,
+        "Availability in fair weather": round(fair.availability(0, HORIZON), 4),
     }
 
 

@@ -40,7 +40,8 @@ def with_tenacity() -> Any:
 
 
 def with_stamina() -> Any:
-    """Its defaults: from 0.1 s, doubled, with up to a second of jitter."""
+    """Its defaults: from 0.1 s, doubled, with up to a second of jitter; without its log of each retry."""
+    stamina.instrumentation.set_on_retry_hooks([])
     return stamina.retry(on=Exception, attempts=ATTEMPTS)
 
 

@@ -62,8 +62,11 @@ def measure() -> list[Row]:
         }
         samples = interleaved(subjects, rounds=ROUNDS)
     return [
-        {"Layer": name, "Times ours": ratio(samples, name, OURS)}
-        | middle(samples[name])
-        | {"Unit": "µs a call"}
+        {
+            "Layer": name,
+            "Times ours": ratio(samples, name, OURS),
+            **middle(samples[name]),
+            "Unit": "µs a call",
+        }
         for name in samples
     ]

@@ -83,8 +83,8 @@ def measure() -> list[Row]:
             "Loop": loop,
             "Wake-ups": when,
             "Times looptime": ratio(samples, f"{loop}, {when}", f"looptime, {when}"),
+            **middle(samples[f"{loop}, {when}"]),
+            "Unit": "wake-ups a second",
         }
-        | middle(samples[f"{loop}, {when}"])
-        | {"Unit": "wake-ups a second"}
         for when, loop in product(PERIODS, loops)
     ]

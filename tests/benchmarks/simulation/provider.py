@@ -72,6 +72,6 @@ def measure() -> list[Row]:
     }
     samples = interleaved(subjects, rounds=ROUNDS)
     return [
-        {"Path": name} | middle(values) | {"Unit": "requests a second"}
+        {"Path": name, **middle(values), "Unit": "requests a second"}
         for name, values in samples.items()
     ]
