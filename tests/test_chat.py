@@ -33,7 +33,7 @@ def test_usage_adds_up_without_overlap() -> None:
         {"model": "m", "messages": []},
         {"model": "m", "messages": [{"role": "robot"}]},
         {"model": "m", "messages": [{"role": "user"}], "max_tokens": 0},
-        {"model": "m", "messages": [{"role": "user"}], "temprature": 1},
+        {"model": "m", "messages": [{"role": "user"}], "temperatures": 1},
     ],
 )
 def test_a_wrong_request_is_refused_when_made(wrong: dict[str, object]) -> None:
