@@ -40,7 +40,7 @@ def mutated(monkeypatch: pytest.MonkeyPatch, module: ModuleType, old: str, new: 
     assert old in source, f"{old!r} is gone from {module.__name__}: renew the mutant"
     copy = ModuleType(f"{module.__name__}_mutant")
     monkeypatch.setitem(sys.modules, copy.__name__, copy)
-    exec(compile(source.replace(old, new), copy.__name__, "exec"), vars(copy))
+    exec(compile(source.replace(old, new), f"<{copy.__name__}>", "exec"), vars(copy))
     return copy
 
 
