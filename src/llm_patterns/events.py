@@ -11,13 +11,14 @@ tracers, counters and tests are hooks.
 
 from __future__ import annotations
 
-import asyncio
+import logging
 from collections.abc import Callable
 from typing import TypeVar
 
 __all__ = ["EventHook", "emit"]
 
 E = TypeVar("E")
+_LOG = logging.getLogger(__name__)
 
 EventHook = Callable[[E], object]
 """Called with each event, at once and in order. It must not block; its result is ignored."""
@@ -26,13 +27,11 @@ EventHook = Callable[[E], object]
 def emit(hook: EventHook[E] | None, event: E) -> None:
     """Tell *hook* of *event*.
 
-    A hook that raises does not break the call it watches: the error goes to the event loop's exception handler, which
-    logs it.
+    A hook that raises does not break the call it watches: the error is logged, under the name of this module.
     """
     if hook is None:
         return
     try:
         hook(event)
-    except Exception as error:
-        context = {"message": f"event hook {hook!r} failed on {event!r}", "exception": error}
-        asyncio.get_running_loop().call_exception_handler(context)
+    except Exception:
+        _LOG.exception("event hook %r failed on %r", hook, event)

@@ -82,8 +82,9 @@ def _without_thebe(app: Sphinx, _: Config) -> None:
     # The engine adds thebe to every page, twice: a console error, and scripts of another origin.
     for listeners in app.events.listeners.values():
         listeners[:] = [each for each in listeners if "thebe" not in each.handler.__module__]
-    for files in (app.registry.css_files, app.registry.js_files):
-        files[:] = [each for each in files if "thebe" not in (each[0] or "")]
+    registry = app.registry
+    registry.css_files[:] = [each for each in registry.css_files if "thebe" not in each[0]]
+    registry.js_files[:] = [each for each in registry.js_files if "thebe" not in (each[0] or "")]
 
 
 def _without_barriers(
