@@ -111,11 +111,11 @@ def _text(notebook: NotebookNode) -> str:
 
 
 def _cell(cell: NotebookNode, at: int, count: Iterator[int]) -> dict[str, object]:
-    tags = list(cell.metadata.get("tags", ()))
+    metadata = {name: cell.metadata[name] for name in ("mystnb", "tags") if cell.metadata.get(name)}
     kept = {
         "cell_type": cell.cell_type,
         "id": cell.get("id", f"cell-{at:02}"),
-        "metadata": {"tags": tags} if tags else {},
+        "metadata": metadata,
         "source": cell.source,
     }
     if cell.cell_type != "code":
