@@ -11,7 +11,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from llm_patterns.resilience import retry_budgets, retry_with_budget
-from tests.resilience.properties import BUDGETS, CALLS, POLICIES, check_budgets, check_calls
+from tests.resilience.invariants import BUDGETS, CALLS, POLICIES, check_budgets, check_calls
 
 Mutant = Callable[[ModuleType, str, str], ModuleType]
 
