@@ -1,6 +1,7 @@
 """Any client's error is understood by its shape."""
 
 import asyncio
+import time
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from types import SimpleNamespace
@@ -101,6 +102,25 @@ def test_an_http_client_s_error_is_read_whole() -> None:
 
 
 @pytest.mark.parametrize(
+    ("code", "kind"),
+    [(429, ErrorKind.RATE_LIMITED), (1006, ErrorKind.UNKNOWN), (1, ErrorKind.UNKNOWN)],
+)
+def test_a_numeric_code_is_a_status_only_where_it_can_be(code: int, kind: ErrorKind) -> None:
+    """google-genai's error has its status there; a WebSocket's has its reason for closing."""
+    error = Exception("failed")
+    error.code = code  # type: ignore[attr-defined]
+    assert failure_of(error).kind is kind
+
+
+@pytest.mark.parametrize("wish", [float("nan"), float("inf"), -5, "soon", None])
+def test_a_clients_own_wait_that_makes_no_sense_is_ignored(wish: object) -> None:
+    """A wait that is no number, negative or endless would break the backoff."""
+    error = Exception("failed")
+    error.retry_after = wish  # type: ignore[attr-defined]
+    assert failure_of(error).retry_after is None
+
+
+@pytest.mark.parametrize(
     ("headers", "seconds"),
     [
         ({"retry-after": "7"}, 7.0),
@@ -133,6 +153,26 @@ def test_a_date_is_counted_from_the_simulated_time_of_day() -> None:
         return [*waits, errors.retry_after_of(headers)]
 
     assert simulate(main) == [12 * 3600, 11 * 3600, 0]
+
+
+def test_a_date_without_a_zone_is_in_utc(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever zone the machine is in: RFC 5322's `-0000` says no more than that."""
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+
+        async def main() -> float | None:
+            return errors.retry_after_of({"retry-after": "Mon, 05 Jan 2026 00:00:10 -0000"})
+
+        assert simulate(main) == 10
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+def test_cancellation_is_nobodys_failure() -> None:
+    """It is never taken for something that may be tried again."""
+    assert failure_of(asyncio.CancelledError()).kind is ErrorKind.UNKNOWN
 
 
 def test_the_providers_wish_is_an_attribute() -> None:

@@ -139,6 +139,21 @@ def test_the_abandoned_are_worked_on_or_dropped(server: Server, ends: float) -> 
     assert simulate(main) == pytest.approx(ends)
 
 
+def test_shared_capacity_does_not_stall_after_a_year() -> None:
+    """There the clock's own steps are coarser than the work's, and work still ends when it should."""
+
+    async def main() -> list[float]:
+        await asyncio.sleep(365 * 86_400 + 0.1)
+        server, loop_time, spent = ProcessorSharingServer(1), asyncio.get_running_loop().time, []
+        for number in range(50):
+            began = loop_time()
+            await server.submit(0.1 + number / 7).done
+            spent.append(loop_time() - began - (0.1 + number / 7))
+        return spent
+
+    assert max(map(abs, simulate(main))) < 1e-7
+
+
 def test_lost_capacity_comes_back() -> None:
     """Nothing starts while it is gone; what waits starts when told."""
 

@@ -151,6 +151,12 @@ def test_a_deadlock_names_those_who_wait() -> None:
     assert len(caught.value.waiting) == 1
 
 
+def test_a_timer_that_is_never_due_is_a_deadlock() -> None:
+    """Sleeping for ever is waiting for nothing, not a clock that runs for ever."""
+    with pytest.raises(Deadlock, match="no timer will ever be due"):
+        simulate(asyncio.sleep(float("inf")))
+
+
 def test_tasks_left_behind_are_reported() -> None:
     """They are cancelled, and named."""
     ended = []

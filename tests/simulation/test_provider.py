@@ -6,6 +6,8 @@ from decimal import Decimal
 from random import Random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from llm_patterns.chat import ChatRequest, Message, ToolCall, Usage
 from llm_patterns.errors import (
@@ -39,6 +41,7 @@ from llm_patterns.simulation import (
     poisson,
     simulate,
 )
+from llm_patterns.simulation.limits import Gate
 
 REQUEST = ChatRequest(model="small", messages=(Message.user("Hello there"),))
 USAGE = Usage(input_tokens=10, output_tokens=5)
@@ -227,6 +230,45 @@ def test_rate_limits_hold_over_an_hour_and_tell_the_true_wait() -> None:
     assert simulate(obedient) == TEXT
 
 
+@given(
+    st.integers(1, 100_000),
+    st.integers(1, 10_000_000),
+    st.floats(0, 3e7),
+    st.lists(st.tuples(st.floats(0, 90), st.floats(0, 1)), max_size=20),
+)
+def test_who_waits_as_told_is_admitted(
+    requests: int, tokens: int, start: float, asks: list[tuple[float, float]]
+) -> None:
+    """At any rate and after any time, a refused request that comes back alone is taken."""
+    gate = Gate(RateLimits(requests_per_minute=requests, tokens_per_minute=tokens))
+    now = start
+    for pause, share in asks:
+        now += pause
+        size = int(share * tokens)
+        if wait := gate.admit(size, now):
+            now += wait
+            assert gate.admit(size, now) == 0
+
+
+def test_a_request_larger_than_the_limit_is_not_told_to_wait() -> None:
+    """No wait would do: the message says what would."""
+    p = provider(limits=RateLimits(tokens_per_minute=100))
+    request = REQUEST.model_copy(update={"max_tokens": 200})
+    error, _ = after(0, lambda: p.complete(request))  # type: ignore[misc]
+    assert isinstance(error, RateLimited)
+    assert error.retry_after is None
+    assert "reduce the input or max_tokens" in str(error)
+
+
+@pytest.mark.parametrize(("count", "left"), [(True, 2), (False, 6)])
+def test_refused_requests_count_where_the_provider_counts_them(count: bool, left: int) -> None:
+    """Four refusals for want of tokens take four requests, or none."""
+    limits = RateLimits(requests_per_minute=7, tokens_per_minute=15, failures_count=count)
+    gate = Gate(limits)
+    assert [gate.admit(15, 0.0) > 0 for _ in range(5)] == [False, True, True, True, True]
+    assert gate.state(0.0).remaining_requests == left
+
+
 def test_tokens_are_limited_by_what_may_be_written() -> None:
     """A request reserves its input and `max_tokens`, and the state says what is left."""
     p = provider(limits=RateLimits(tokens_per_minute=1000, requests_per_minute=100))
@@ -291,6 +333,22 @@ def test_a_stream_that_breaks_says_so_and_is_billed_so_far() -> None:
     assert 0 < row.usage.output_tokens < 5
 
 
+def test_a_stream_that_breaks_before_its_first_chunk_never_opens() -> None:
+    """So that a guard on the opening sees it."""
+    p = provider(Disconnect(after=0))
+    error, at = after(0, lambda: p.stream(REQUEST))  # type: ignore[misc]
+    assert isinstance(error, ConnectionFailed)
+    assert at == LATENCY.time_to_first_token
+
+
+def test_an_error_in_mid_answer_has_its_status() -> None:
+    """As Anthropic's 529 that comes after some of the text."""
+    p = provider(Disconnect(after=0.5, status_code=529))
+    error, _ = after(0, lambda: p.complete(REQUEST))  # type: ignore[misc]
+    assert isinstance(error, Overloaded)
+    assert (p.ledger[0].status_code, p.ledger[0].error) == (529, ErrorKind.OVERLOADED)
+
+
 def test_a_whole_answer_can_break_too() -> None:
     """The caller sees a broken connection when that share of the work is done."""
     result, at = after(0, lambda: provider(Disconnect(after=0.5)).complete(REQUEST))  # type: ignore[misc]
@@ -343,6 +401,25 @@ def test_output_can_be_cut(fault: type[TruncatedOutput], reason: str) -> None:
     """Honestly or not."""
     answer, _ = after(0, lambda: provider(fault(keep=0.4)).complete(REQUEST))  # type: ignore[misc]
     assert (answer.text, answer.finish_reason) == (TEXT[:4], reason)
+
+
+def test_max_tokens_is_met_to_the_token() -> None:
+    """Whatever the two lengths are: rounding takes none away."""
+    for written in range(2, 60):
+        p = provider(responder=fixed("x" * written, usage=Usage(output_tokens=written)))
+        for most in range(1, written):
+            request = REQUEST.model_copy(update={"max_tokens": most})
+            answer, _ = after(0, lambda p=p, request=request: p.complete(request))  # type: ignore[misc]
+            assert (answer.usage.output_tokens, len(answer.text)) == (most, most)
+
+
+def test_a_malformed_tool_call_does_not_parse() -> None:
+    """The arguments end early too."""
+    reply = Reply(tool_calls=(ToolCall(id="1", name="find", arguments='{"city": "Oslo"}'),))
+    p = provider(MalformedOutput(keep=0.5), responder=lambda request, rng: reply)
+    answer, _ = after(0, lambda: p.complete(REQUEST))  # type: ignore[misc]
+    assert answer.tool_calls[0].arguments == '{"city":'
+    assert answer.finish_reason == "tool_calls"
 
 
 def test_tool_calls_are_answers_too() -> None:
