@@ -387,6 +387,145 @@ def test_a_stream_that_is_left_gives_everything_back() -> None:
     assert simulate(main) == budget.floor
 
 
+class Closable(Pieces):
+    """A stream as the OpenAI SDK has it: an asynchronous `close`, and no `aclose`."""
+
+    closed = False
+
+    async def close(self) -> None:
+        """Free the connection."""
+        self.closed = True
+
+
+def test_a_vendor_s_stream_is_closed_by_its_own_name() -> None:
+    """An SDK's stream holds a connection until `close` is called."""
+    vendors = Closable("a", "b")
+
+    async def call() -> Pieces:
+        return vendors
+
+    async def main() -> list[object]:
+        return await read(RetryWithBudget(POLICY), call)
+
+    assert simulate(main) == ["a", "b"]
+    assert vendors.closed
+
+
+def test_a_stream_s_opening_is_cut_at_the_attempt_s_time_out() -> None:
+    """Then it counts as a time-out, and is tried again; an open stream may take its time."""
+    calls = 0
+
+    async def call() -> Pieces:
+        nonlocal calls
+        calls += 1
+        await asyncio.sleep(9 if calls == 1 else 0)
+        return Pieces(*range(40))
+
+    retry = RetryWithBudget(POLICY.model_copy(update={"attempt_timeout": 2}))
+
+    async def main() -> list[object]:
+        return await read(retry, call)
+
+    restarted, *pieces = simulate(main)  # type: ignore[misc]
+    assert isinstance(restarted, StreamRestarted)
+    assert pieces == list(range(40))
+
+
+def test_a_call_that_raises_before_it_is_awaited_is_tried_again() -> None:
+    """A function that returns an awaitable may fail without one."""
+    calls = 0
+
+    def call() -> Awaitable[object]:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise ServerError("at once")
+        return asyncio.sleep(0, "answer")
+
+    assert run(RetryWithBudget(POLICY), call) == "answer"
+
+
+def test_a_bound_method_can_be_guarded() -> None:
+    """As SDKs have them: the guard takes what the method takes."""
+
+    class Client:
+        async def ask(self, question: str) -> str:
+            return f"{question}!"
+
+    async def main() -> str:
+        return await RetryWithBudget(POLICY)(Client().ask)("why")
+
+    assert simulate(main) == "why!"
+
+
+@pytest.mark.parametrize("name", ["aclose", "close"])
+def test_a_stream_that_is_left_is_hung_up(name: str) -> None:
+    """By the name that its client has for it, so that the provider may stop."""
+    pieces, hung_up = Pieces("a", "b"), []
+
+    async def hang_up() -> None:
+        hung_up.append(name)
+
+    setattr(pieces, name, hang_up)
+
+    async def main() -> None:
+        stream = RetryWithBudget(POLICY).stream(Script(pieces))  # type: ignore[arg-type]
+        assert await anext(stream) == "a"
+        await stream.aclose()  # type: ignore[attr-defined]
+
+    simulate(main)
+    assert hung_up == [name]
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+def test_first_successes_earn_for_the_budget(streamed: bool) -> None:
+    """Streams earn as calls do."""
+    budget = EarnedBudget(ratio=0.1, floor=0)
+    retry = RetryWithBudget(POLICY, budget=budget)
+
+    async def main() -> float:
+        for _ in range(10):
+            call = Script(Pieces("a"))
+            await (read(retry, call) if streamed else retry(call)())  # type: ignore[arg-type]
+        return budget.statistics(asyncio.get_running_loop().time()).level
+
+    assert simulate(main) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "options", "ends"),
+    [
+        ((Pieces("a"),), {"attempt_timeout": 2, "max_attempts": 1}, 2),
+        ((ServerError("a"), Pieces("a")), {"deadline": 100}, 100),
+    ],
+)
+def test_the_opening_of_a_stream_ends_in_time(
+    outcomes: tuple[object, ...], options: dict[str, float], ends: float
+) -> None:
+    """At the attempt's own time-out, and a retry at the deadline."""
+    policy = POLICY.model_copy(update=options)
+
+    async def main() -> float:
+        slow = Script(*outcomes, takes=90)
+        with pytest.raises(RetriesExhausted):
+            await read(RetryWithBudget(policy), slow)  # type: ignore[arg-type]
+        return asyncio.get_running_loop().time()
+
+    assert simulate(main) == ends
+
+
+def test_a_reader_that_lingers_delays_no_retry_past_the_deadline() -> None:
+    """A stream that begins anew is open before its reader is told."""
+    call = Script(Pieces("a", ServerError("broke")), Pieces("b"))
+
+    async def main() -> None:
+        async for _ in RetryWithBudget(POLICY).stream(call):  # type: ignore[arg-type]
+            await asyncio.sleep(50)
+
+    simulate(main)
+    assert call.times[1:] == [51.2]
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
