@@ -1,12 +1,15 @@
 """The invariants of retries and of their budgets, as checks on random schedules.
 
-Each is a function of the classes under test, so that it can be shown to fail on a copy with a bug in it.
+Each is a function of the module under test, or of what happened in it, so that it can be shown to fail on a copy with a
+bug in it.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from itertools import cycle, pairwise
 from random import Random
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any
 
 from hypothesis import strategies as st
@@ -88,7 +91,8 @@ class Trace:
         permit = self.budget.acquire(FAILURE, self.now)
         if permit is not None:
             self.budget.release(permit, succeeded=None)
-        assert abs(self.budget.statistics(self.now).level - before) < EPSILON
+        after = self.budget.statistics(self.now).level
+        assert abs(after - before) < EPSILON, f"{self.budget} lost an unused retry"
 
     def over(self) -> None:
         """A retry is over."""
@@ -117,7 +121,8 @@ def affordable(trace: Trace) -> Callable[[Failure], bool]:
     match type(budget).__name__:
         case "EarnedBudget":
             earned = budget.floor + budget.ratio * trace.successes
-            return lambda failure: trace.spent + 1 <= earned + EPSILON
+            room = max(budget.floor, budget.ratio * sum(at > now - 11 for at in trace.calls))
+            return lambda failure: max(trace.spent + 1 - earned, 1 - room) <= EPSILON
         case "WindowBudget":
             recent = sum(at > now - 11 for at in trace.calls)
             granted = sum(at > now - 9 for at, _ in trace.grants)
@@ -147,7 +152,7 @@ def check_budgets(module: ModuleType = retry_budgets, *, traces: int, steps: int
 
 # --- whole calls: random faults, concurrency and cancellations ----------------------------------
 
-OUTCOMES = st.sampled_from(["ok", "500", "429", "429 later", "400", "hang"])
+OUTCOMES = st.sampled_from(["ok", "500", "429", "429 later", "400", "hang", "breaks"])
 CALLS = st.lists(
     st.fixed_dictionaries(
         {
@@ -155,6 +160,7 @@ CALLS = st.lists(
             "outcomes": st.lists(OUTCOMES, min_size=1, max_size=5),
             "takes": st.floats(0, 2),
             "cancelled": st.none() | st.floats(0, 12),
+            "streamed": st.booleans(),
         }
     ),
     min_size=1,
@@ -177,88 +183,166 @@ BUDGETS = st.sampled_from(
 )
 
 
-def check_calls(
-    module: Any, schedule: list[dict[str, Any]], policy: dict[str, Any], budget: str, seed: int
-) -> None:
-    """Make the calls of *schedule* through *module*'s `RetryWithBudget` and check every invariant."""
-    world = SimpleNamespace(attempts={}, ended={}, errors={}, asked={}, results={})
+@dataclass
+class Attempt:
+    """One attempt as the provider saw it; `wish` is the wait it asked for in its answer."""
 
-    async def main() -> None:
+    start: float
+    cancelled: bool
+    end: float = float("inf")
+    wish: float = 0.0
+    error: Exception | None = None
+
+
+@dataclass
+class Call:
+    """One call as its caller saw it; `result` is None if the caller cancelled it."""
+
+    attempts: list[Attempt] = field(default_factory=list)
+    result: object = None
+
+    async def attempt(self, outcome: str, takes: float) -> str:
+        """Ask the provider once."""
+        task = asyncio.current_task()
+        attempt = Attempt(_now(), cancelled=task is None or task.cancelling() > 0)
+        self.attempts.append(attempt)
+        try:
+            await asyncio.sleep(10_000 if outcome == "hang" else takes)
+            attempt.wish = {"429": 1.5, "429 later": 6.0}.get(outcome, 0.0)
+            attempt.error = _error(outcome, attempt.wish)
+        finally:
+            attempt.end = _now()
+        if attempt.error is not None:
+            raise attempt.error
+        return outcome
+
+    async def pieces(self, outcome: str, takes: float) -> AsyncIterator[str]:
+        """A stream, which may break after its first piece."""
+        yield outcome
+        await asyncio.sleep(takes)
+        if outcome == "breaks":
+            self.attempts[-1].end = _now()
+            self.attempts[-1].error = ServerError("broken")
+            raise self.attempts[-1].error
+
+
+@dataclass
+class Run:
+    """What a schedule led to. `held` is what was begun or granted, and never ended or released."""
+
+    calls: list[Call]
+    retries: int
+    granted: int
+    held: tuple[int, int]
+
+
+def run_calls(
+    module: Any, schedule: list[dict[str, Any]], policy: dict[str, Any], budget: str, seed: int
+) -> Run:
+    """Make the calls of *schedule* through *module*'s `RetryWithBudget`, in virtual time."""
+
+    async def main() -> Run:
         shared = getattr(retry_budgets, budget)()
         kept = retry_budgets.InFlightBudget(ratio=0, min_concurrency=10_000)
         retry = module.RetryWithBudget(
             module.RetryPolicy(**policy), budget=Both(shared, kept), rng=Random(seed)
         )
         async with asyncio.TaskGroup() as group:
-            for number, plan in enumerate(schedule):
-                group.create_task(caller(retry, number, plan, world))
-        statistics = retry.statistics()
-        retries = sum(len(starts) - 1 for starts in world.attempts.values() if starts)
-        assert statistics.retries == retries <= shared.statistics(0).granted
-        assert vars(kept)["_calls"] == vars(kept)["_retries"] == 0, "a call left something behind"
+            callers = [group.create_task(caller(retry, plan)) for plan in schedule]
+        seen = vars(kept)
+        return Run(
+            calls=[each.result() for each in callers],
+            retries=retry.statistics().retries,
+            granted=shared.statistics(_now()).granted,
+            held=(seen["_calls"], seen["_retries"]),
+        )
 
-    simulate(main, seed=seed)
-    for number in world.attempts:
-        _check_call(number, world, policy)
+    return simulate(main, seed=seed)
 
 
-async def caller(retry: Any, number: int, plan: dict[str, Any], world: Any) -> None:
+async def caller(retry: Any, plan: dict[str, Any]) -> Call:
     """Make one call as planned, and cancel it where the plan says so."""
-    loop_time = asyncio.get_running_loop().time
-    world.attempts[number], world.ended[number] = [], []
-    world.errors[number], world.asked[number] = [], []
-
-    async def attempt() -> str:
-        at = len(world.attempts[number])
-        world.attempts[number].append(loop_time())
-        outcome = plan["outcomes"][min(at, len(plan["outcomes"]) - 1)]
-        try:
-            await asyncio.sleep(10_000 if outcome == "hang" else plan["takes"])
-            return _outcome(outcome, world.errors[number])
-        finally:
-            world.ended[number].append(loop_time())
-            world.asked[number].append({"429": 1.5, "429 later": 6.0}.get(outcome, 0.0))
-
     await asyncio.sleep(plan["start"])
     limit = 60.0 if plan["cancelled"] is None else plan["cancelled"]
+    call = Call()
+    outcomes = cycle(plan["outcomes"])
+
+    async def ask() -> str:
+        return await call.attempt(next(outcomes), plan["takes"])
+
+    async def open_stream() -> AsyncIterator[str]:
+        return call.pieces(await ask(), plan["takes"])
+
     try:
         async with asyncio.timeout(limit) as cancel:
-            world.results[number] = await retry(attempt)()
+            if plan["streamed"]:
+                call.result = [piece async for piece in retry.stream(open_stream)][-1]
+            else:
+                call.result = await retry(ask)()
     except Exception as error:
-        world.results[number] = None if cancel.expired() else error
+        call.result = None if cancel.expired() else error
+    return call
 
 
-def _outcome(outcome: str, errors: list[Exception]) -> str:
-    if outcome == "ok":
-        return outcome
-    wait = {"429": "1.5", "429 later": "6"}.get(outcome)
-    error: Exception = (
-        ServerError("500", status_code=500)
-        if outcome == "500"
-        else error_for_status(
-            int(outcome[:3]), outcome, headers={"retry-after": wait} if wait else None
-        )
-    )
-    errors.append(error)
-    raise error
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
-def _check_call(number: int, world: Any, policy: dict[str, Any]) -> None:
-    starts, ends, asked = world.attempts[number], world.ended[number], world.asked[number]
-    if not starts:
-        return
-    assert len(starts) <= policy["max_attempts"], "more attempts than the policy allows"
-    last = starts[0] + policy["deadline"] - policy["expected_latency"]
-    for before, (start, wish) in enumerate(zip(starts[1:], asked, strict=False)):
-        wait = start - ends[before]
-        answered = ends[before] - starts[before] < (policy["attempt_timeout"] or 1e9) - EPSILON
-        assert start <= last + EPSILON, "a retry began too late"
-        assert wait >= (wish if answered else 0) - EPSILON, "earlier than the provider asked for"
-        assert wait <= policy["max_retry_after"] + policy["max_delay"] + EPSILON, "too long a wait"
-    errors = world.errors[number]
-    if errors and getattr(errors[-1], "status_code", None) == 400 and len(errors) == len(starts):
-        result = world.results.get(number)
-        assert result is None or result is errors[-1], "a failure that does not pass was changed"
+def _error(outcome: str, wish: float) -> Exception | None:
+    if outcome in ("ok", "breaks"):
+        return None
+    headers = {"retry-after": str(wish)} if wish else None
+    return error_for_status(int(outcome[:3]), outcome, headers=headers)
+
+
+def attempts_are_bounded(run: Run, policy: dict[str, Any]) -> None:
+    """Invariant 1: by the policy for each call, by what the budget granted for all of them."""
+    made = [len(call.attempts) for call in run.calls if call.attempts]
+    assert max(made, default=0) <= policy["max_attempts"]
+    assert sum(made) - len(made) == run.retries <= run.granted
+
+
+def deadlines_hold(run: Run, policy: dict[str, Any]) -> None:
+    """Invariant 2: no retry starts after the deadline, or too late for `expected_latency`."""
+    for first, *retries in (call.attempts for call in run.calls if call.attempts):
+        last = first.start + policy["deadline"] - policy["expected_latency"]
+        assert all(retry.start <= last + EPSILON for retry in retries)
+        longest = first.start + policy["deadline"] + EPSILON
+        assert all(retry.end <= longest for retry in retries if retry.error is None)
+
+
+def waits_are_as_asked(run: Run, policy: dict[str, Any]) -> None:
+    """Invariant 3: at least what the provider asked for, at most the two caps together."""
+    for call in run.calls:
+        for before, after in pairwise(call.attempts):
+            wait = after.start - before.end
+            assert wait >= before.wish - EPSILON
+            assert wait <= policy["max_retry_after"] + policy["max_delay"] + EPSILON
+
+
+def the_rest_passes_through(run: Run, policy: dict[str, Any]) -> None:
+    """Invariant 4: what does not pass is raised as it came, and ends the call."""
+    for call in run.calls:
+        for attempt in call.attempts:
+            if getattr(attempt.error, "status_code", None) == 400:
+                assert attempt is call.attempts[-1]
+                assert call.result in (attempt.error, None)
+
+
+def nothing_is_left_behind(run: Run, policy: dict[str, Any]) -> None:
+    """Invariant 5: no attempt starts after the cancellation, and what was held is given back."""
+    assert not any(attempt.cancelled for call in run.calls for attempt in call.attempts)
+    assert run.held == (0, 0)
+
+
+def errors_are_told(run: Run, policy: dict[str, Any]) -> None:
+    """Exhaustion carries the errors of all attempts, in order."""
+    for call in run.calls:
+        if getattr(call.result, "reason", None) is not None:
+            told = vars(call.result)["errors"]
+            assert len(told) == len(call.attempts)
+            pairs = zip(told, call.attempts, strict=True)
+            assert all(error is a.error or isinstance(error, TimeoutError) for error, a in pairs)
 
 
 class Both(retry_budgets.RetryBudget):
