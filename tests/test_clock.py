@@ -4,7 +4,6 @@ import asyncio
 import time
 
 from llm_patterns import clock
-from llm_patterns.events import emit
 from llm_patterns.simulation import simulate
 
 
@@ -26,8 +25,3 @@ def test_chance_is_the_run_s_own() -> None:
 
     assert simulate(draw, seed=4) == simulate(draw, seed=4)
     assert clock.rng() is clock.rng()
-
-
-def test_no_hook_hears_nothing() -> None:
-    """Events are free where nobody listens."""
-    emit(None, "event")
