@@ -387,30 +387,6 @@ def test_a_stream_that_is_left_gives_everything_back() -> None:
     assert simulate(main) == budget.floor
 
 
-class Closable(Pieces):
-    """A stream as the OpenAI SDK has it: an asynchronous `close`, and no `aclose`."""
-
-    closed = False
-
-    async def close(self) -> None:
-        """Free the connection."""
-        self.closed = True
-
-
-def test_a_vendor_s_stream_is_closed_by_its_own_name() -> None:
-    """An SDK's stream holds a connection until `close` is called."""
-    vendors = Closable("a", "b")
-
-    async def call() -> Pieces:
-        return vendors
-
-    async def main() -> list[object]:
-        return await read(RetryWithBudget(POLICY), call)
-
-    assert simulate(main) == ["a", "b"]
-    assert vendors.closed
-
-
 def test_a_stream_s_opening_is_cut_at_the_attempt_s_time_out() -> None:
     """Then it counts as a time-out, and is tried again; an open stream may take its time."""
     calls = 0
