@@ -60,7 +60,7 @@ def test_no_faults_change_nothing() -> None:
         (CapacityLoss, {"remaining": 1}),
         (BrownOut, {"slowdown": 1}),
         (Disconnect, {"after": 1}),
-        (Disconnect, {"probabilty": 0.5}),
+        (Disconnect, {"chance": 0.5}),
     ],
 )
 def test_a_fault_that_cannot_be_is_refused(kind: type[Fault], wrong: dict[str, float]) -> None:
