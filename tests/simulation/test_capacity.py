@@ -1,6 +1,7 @@
 """Servers: what finite capacity does to those who wait, against closed forms."""
 
 import asyncio
+from math import factorial
 from random import Random
 from statistics import fmean
 
@@ -48,6 +49,22 @@ def test_one_slot_with_random_work_is_m_m_1(load: float) -> None:
 def test_one_slot_with_equal_work_is_m_d_1() -> None:
     """Pollaczek and Khinchine: half the wait of random work."""
     assert sojourns(FifoServer(1), load=0.8, work="equal") == pytest.approx(1 + 0.8 / 0.4, rel=0.1)
+
+
+def test_several_slots_wait_as_erlang_says() -> None:
+    """M/M/c: the mean wait is the chance to wait (Erlang's C) over the spare capacity."""
+    slots, load = 4, 3.2
+    ahead = [load**busy / factorial(busy) for busy in range(slots)]
+    full = load**slots / factorial(slots) * slots / (slots - load)
+    expected = 1 + full / (sum(ahead) + full) / (slots - load)
+    assert sojourns(FifoServer(slots), load=load, work="random") == pytest.approx(expected, rel=0.1)
+
+
+def test_shared_capacity_beyond_one_is_m_m_c_too() -> None:
+    """With random work it cannot matter who is served: as many leave either way."""
+    shared = sojourns(ProcessorSharingServer(4), load=3.2, work="random")
+    queued = sojourns(FifoServer(4), load=3.2, work="random")
+    assert shared == pytest.approx(queued, rel=0.1)
 
 
 @pytest.mark.parametrize("work", ["random", "equal"])
@@ -194,6 +211,7 @@ def test_shared_capacity_follows_the_fault() -> None:
         lambda: FifoServer(0),
         lambda: FifoServer(1, max_queue=-1),
         lambda: ProcessorSharingServer(0),
+        lambda: ProcessorSharingServer(float("nan")),
         lambda: ProcessorSharingServer(1, max_running=0),
     ],
 )

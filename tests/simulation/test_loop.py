@@ -37,7 +37,7 @@ def test_timers_fall_due_exactly_even_after_a_year() -> None:
     async def main() -> list[tuple[float, float]]:
         loop = asyncio.get_running_loop()
         times = []
-        for seconds in (0.1, 365 * 86_400, 0.1, 1e6, 1e-6):
+        for seconds in (0.1, 365 * 86_400, 1e6, 1e-6):
             due, reached = loop.time() + seconds, asyncio.Event()
             loop.call_at(due, reached.set)
             await reached.wait()
@@ -48,21 +48,16 @@ def test_timers_fall_due_exactly_even_after_a_year() -> None:
 
 
 def test_timers_fire_in_the_order_in_which_they_are_due() -> None:
-    """Those due at the same time in the order in which they were set."""
+    """However they were set, and however little lies between them."""
 
     async def main() -> list[str]:
-        loop, fired = asyncio.get_running_loop(), []
-        for name, delay in (("b", 2.0), ("c", 3.0), ("a", 1.0)):
+        loop, fired = asyncio.get_running_loop(), list[str]()
+        for name, delay in (("b", 1 + 1e-9), ("c", 1e6), ("a", 1.0)):
             loop.call_later(delay, fired.append, name)
-        for name in "xyz":
-            loop.call_at(2.5, fired.append, name)
-        await asyncio.sleep(4)
+        await asyncio.sleep(2e6)
         return fired
 
-    # A heap may order equal times otherwise; what matters is that it does so every time.
-    first, second = simulate(main), simulate(main)
-    assert first == second
-    assert "".join(first).replace("x", "").replace("y", "").replace("z", "") == "abc"
+    assert simulate(main) == ["a", "b", "c"]
 
 
 def test_it_nests_in_a_running_loop() -> None:

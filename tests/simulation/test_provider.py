@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from decimal import Decimal
 from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from llm_patterns.chat import ChatRequest, Message, ToolCall, Usage
@@ -236,6 +237,7 @@ def test_rate_limits_hold_over_an_hour_and_tell_the_true_wait() -> None:
     st.floats(0, 3e7),
     st.lists(st.tuples(st.floats(0, 90), st.floats(0, 1)), max_size=20),
 )
+@example(1, 1, 8_388_551.7, [(0.0, 0.0), (0.0, 0.0)])  # there the clock can't tell all of a minute
 def test_who_waits_as_told_is_admitted(
     requests: int, tokens: int, start: float, asks: list[tuple[float, float]]
 ) -> None:
@@ -373,6 +375,23 @@ def test_a_closed_stream_frees_its_slot() -> None:
     assert p.ledger[0].abandoned
 
 
+def test_who_breaks_off_in_the_middle_is_billed_for_what_was_written() -> None:
+    """Leaving the loop is not enough, since nothing tells the provider: `aclose` is."""
+    p = provider(server=FifoServer(1, abandoned="drop"))
+
+    async def main() -> str:
+        async with aclosing(await p.stream(REQUEST)) as stream:
+            async for chunk in stream:
+                if asyncio.get_running_loop().time() >= 2:
+                    return chunk.text
+        raise AssertionError
+
+    assert simulate(main) == TEXT[4:6]
+    (row,) = p.ledger
+    assert (row.abandoned, row.finished_at) == (True, 2.0)
+    assert row.usage == Usage(input_tokens=10, output_tokens=3)
+
+
 def test_cancelling_a_reader_abandons_the_stream() -> None:
     """In the opening, and between chunks."""
     p = provider(server=FifoServer(2, abandoned="drop"))
@@ -443,6 +462,19 @@ def test_unknown_models_and_long_prompts_are_refused() -> None:
     result, _ = after(0, lambda: p.complete(REQUEST.model_copy(update={"max_tokens": 10})))  # type: ignore[misc]
     assert isinstance(result, InvalidRequest)
     assert result.code == "context_length_exceeded"
+
+
+def test_an_embedding_is_an_attempt_like_any_other() -> None:
+    """A vector for each text, of the same letters the same; read, not written, and refused as all are."""
+    p = provider(Outage(start=10))
+    texts = ["reset my password", "weather", "reset my password"]
+    (vectors, usage), at = after(0, lambda: p.embed("small", texts, dimensions=8, caller="me"))  # type: ignore[misc]
+    assert [len(vector) for vector in vectors] == [8, 8, 8]
+    assert vectors[0] == vectors[2] != vectors[1]
+    assert (usage, at) == (Usage(input_tokens=5 + 2 + 5), LATENCY.time_to_first_token)
+    assert (p.ledger[0].caller, p.ledger[0].usage) == ("me", usage)
+    refused, _ = after(10, lambda: p.embed("small", texts))
+    assert isinstance(refused, Overloaded)
 
 
 def test_the_bill_is_exact() -> None:
