@@ -177,7 +177,7 @@ def test_the_calls_check_finds(bug: str, mutant: Mutant) -> None:
     old, new, holds = CALL_BUGS[bug]
     broken = mutant(retry_with_budget, old, new)
 
-    @settings(max_examples=400, phases=[Phase.generate], report_multiple_bugs=False)
+    @settings(max_examples=4_000, phases=[Phase.generate], report_multiple_bugs=False)
     @given(CALLS, POLICIES, BUDGETS, st.integers(0, 99))
     def check(schedule, policy, budget, seed) -> None:  # type: ignore[no-untyped-def]
         holds(run_calls(broken, schedule, policy, budget, seed), policy)
