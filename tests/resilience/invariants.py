@@ -389,9 +389,6 @@ class Both(retry_budgets.RetryBudget):
         for budget, each in zip(self._both, self._permits[int(permit)], strict=True):
             budget.release(each, succeeded=succeeded)
 
-    def _affordable(self, cost: float, now: float) -> bool:
-        raise NotImplementedError
-
     def _spend(self, cost: float, now: float) -> float:
         raise NotImplementedError
 

@@ -54,14 +54,18 @@ BUDGET_BUGS = {
         "        return cost",
         UNDONE,
     ),
-    "one retry too many runs": ("self._retries + cost <=", "self._retries <=", EARNED),
+    "one retry too many runs": (
+        "capacity = max(float(self.min_concurrency), self.ratio * self._calls)",
+        "capacity = 1 + max(float(self.min_concurrency), self.ratio * self._calls)",
+        EARNED,
+    ),
     "finished retries stay in flight": ("self._retries -= 1", "self._retries -= 0", UNDONE),
     "any fill is above half": ("self._tokens > self.max_tokens / 2", "self._tokens >= 0", EARNED),
     "the throttle overflows": ("min(self.max_tokens, tokens)", "tokens", BOUNDS),
     "the throttle owes": ("max(0.0, self._tokens - 1)", "self._tokens - 1", BOUNDS),
-    "the quota lends": (
-        "return self._tokens >= cost - _EPSILON",
-        "return self._tokens >= 0",
+    "budgets lend": (
+        "return self._level(now)[0] >= cost - _EPSILON",
+        "return self._level(now)[0] >= 0",
         EARNED,
     ),
     "the quota overflows": ("min(self.capacity, tokens)", "tokens", BOUNDS),

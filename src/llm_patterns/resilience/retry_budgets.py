@@ -103,8 +103,8 @@ class RetryBudget(ABC):
     def _cost(self, failure: Failure) -> float:
         return 1.0
 
-    @abstractmethod
-    def _affordable(self, cost: float, now: float) -> bool: ...
+    def _affordable(self, cost: float, now: float) -> bool:
+        return self._level(now)[0] >= cost - _EPSILON
 
     @abstractmethod
     def _spend(self, cost: float, now: float) -> float:
@@ -116,9 +116,6 @@ class RetryBudget(ABC):
 
 class Unlimited(RetryBudget):
     """No budget: each retry is granted. For experiments, and for callers of whom there is only one."""
-
-    def _affordable(self, cost: float, now: float) -> bool:
-        return True
 
     def _spend(self, cost: float, now: float) -> float:
         return cost
@@ -188,9 +185,6 @@ class EarnedBudget(_WindowedBudget):
         if succeeded is not False:
             self._held += permit
 
-    def _affordable(self, cost: float, now: float) -> bool:
-        return self._level(now)[0] >= cost - _EPSILON
-
     def _spend(self, cost: float, now: float) -> float:
         self._held = max(0.0, self._held - cost)
         return cost
@@ -227,9 +221,6 @@ class WindowBudget(_WindowedBudget):
             piece = self._slices[int(permit) % _SLICES]
             if piece[0] == permit:  # else it is out of the window already
                 piece[2] -= 1
-
-    def _affordable(self, cost: float, now: float) -> bool:
-        return self._level(now)[0] >= cost - _EPSILON
 
     def _spend(self, cost: float, now: float) -> float:
         self._turn_to(now)
@@ -272,9 +263,6 @@ class InFlightBudget(RetryBudget):
     def release(self, permit: float, *, succeeded: bool | None) -> None:
         """Count a retry out."""
         self._retries -= 1
-
-    def _affordable(self, cost: float, now: float) -> bool:
-        return self._retries + cost <= self._level(now)[1] + _EPSILON
 
     def _spend(self, cost: float, now: float) -> float:
         self._retries += 1
@@ -375,9 +363,6 @@ class QuotaBucket(RetryBudget):
 
     def _cost(self, failure: Failure) -> float:
         return self.timeout_cost if failure.kind is ErrorKind.TIMEOUT else self.retry_cost
-
-    def _affordable(self, cost: float, now: float) -> bool:
-        return self._tokens >= cost - _EPSILON
 
     def _spend(self, cost: float, now: float) -> float:
         self._tokens = max(0.0, self._tokens - cost)

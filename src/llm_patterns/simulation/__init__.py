@@ -11,7 +11,7 @@ from llm_patterns.simulation.faults import (
     Outage,
     TruncatedOutput,
 )
-from llm_patterns.simulation.latency import LatencyProfile
+from llm_patterns.simulation.latency import Latency, LatencyProfile
 from llm_patterns.simulation.ledger import Attempt, Ledger, per_second
 from llm_patterns.simulation.limits import RateLimits, RateLimitState
 from llm_patterns.simulation.loop import (
@@ -60,6 +60,7 @@ __all__ = [
     "Fault",
     "FifoServer",
     "Hang",
+    "Latency",
     "LatencyModel",
     "LatencyProfile",
     "Ledger",

@@ -129,19 +129,13 @@ class Schedule:
 
     def capacity(self, at: float) -> float:
         """Return the share of the capacity that is left at second *at*."""
-        left = 1.0
-        for fault in self.faults:
-            if isinstance(fault, CapacityLoss) and fault.active(at):
-                left = min(left, fault.remaining)
-        return left
+        losses = (fault for fault in self.faults if isinstance(fault, CapacityLoss))
+        return min((fault.remaining for fault in losses if fault.active(at)), default=1.0)
 
     def slowdown(self, at: float) -> float:
         """Return how many times longer work takes at second *at*."""
-        factor = 1.0
-        for fault in self.faults:
-            if isinstance(fault, BrownOut) and fault.active(at):
-                factor = max(factor, fault.slowdown)
-        return factor
+        brown_outs = (fault for fault in self.faults if isinstance(fault, BrownOut))
+        return max((fault.slowdown for fault in brown_outs if fault.active(at)), default=1.0)
 
     def edges(self) -> list[float]:
         """Return the seconds at which the capacity changes, in order."""

@@ -108,8 +108,8 @@ LLAMA2_70B_A100: Final = LatencyProfile(
     token_sigma=0.007,
 )
 """Llama 2 70B on eight A100 80 GB. Fit to medians of 128 to 8,192 input tokens within 24%, and of
-batches of 1 to 64
-within 5%. The spread is that between repeated runs on an idle machine: no traffic, no network."""
+batches of 1 to 64 within 5%. The spread is that between repeated runs on an idle machine: no
+traffic, no network."""
 
 LLAMA2_70B_H100: Final = LatencyProfile(
     time_to_first_token=0.034,
@@ -120,8 +120,7 @@ LLAMA2_70B_H100: Final = LatencyProfile(
     token_sigma=0.011,
 )
 """Llama 2 70B on eight H100 80 GB. As above, within 37% for reading (it grows faster than the
-prompt) and 3% for
-writing."""
+prompt) and 3% for writing."""
 
 HOSTED_2023: Final = LatencyProfile(
     time_to_first_token=0.41,
@@ -133,11 +132,10 @@ HOSTED_2023: Final = LatencyProfile(
 )
 """The middle of eight hosted APIs of Llama 2 70B, 550 tokens in and 150 out, seen by a client.
 Measured: the total time to first token, the writing speed, both spreads (each the median over the
-eight). Taken from `LLAMA2_70B_H100`:
-the speed of reading, whose share is taken off the time to first token, and the slowdown."""
+eight). Taken from `LLAMA2_70B_H100`: the speed of reading, whose share is taken off the time to
+first token, and the slowdown."""
 
 HOSTED_2026: Final = HOSTED_2023.model_copy(update={"output_tokens_per_second": 140.0})
 """`HOSTED_2023` at the writing speed of 2026: 140 tokens a second, pooled over 1.7 million steps of
-19 models. That is
-the fastest twentieth of steps, so nearer a ceiling than a median; the models range from 59 to
-293."""
+19 models. That is the fastest twentieth of steps, so nearer a ceiling than a median; the models
+range from 59 to 293."""

@@ -138,8 +138,7 @@ class VirtualTimeLoop(asyncio.BaseEventLoop, World):
         due = self.next_timer()
         reached = self._now + timeout
         self._now = due if abs(due - reached) < 1e-6 else reached
-        # asyncio runs the timers due before now + resolution: one step of the float is "those due
-        # now, none ahead".
+        # asyncio runs the timers due before now + resolution: one float step is those due now.
         self._clock_resolution = math.ulp(self._now)
 
     def next_timer(self) -> float:

@@ -57,6 +57,7 @@ from llm_patterns.simulation.faults import (
     Schedule,
     TruncatedOutput,
 )
+from llm_patterns.simulation.latency import Latency
 from llm_patterns.simulation.ledger import Attempt, Ledger
 from llm_patterns.simulation.limits import Gate, RateLimits, RateLimitState
 from llm_patterns.simulation.responders import Reply, Responder, approximate_tokens, fixed
@@ -81,15 +82,15 @@ class ConstantLatency:
     time_to_first_token: float = 0.3
     seconds_per_token: float = 0.01
 
-    def sample(self, usage: Usage, *, in_flight: int, rng: Random) -> tuple[float, float]:
+    def sample(self, usage: Usage, *, in_flight: int, rng: Random) -> Latency:
         """Return the two, whatever is asked and however busy the server is."""
-        return self.time_to_first_token, self.seconds_per_token
+        return Latency(self.time_to_first_token, self.seconds_per_token)
 
 
 class LatencyModel(Protocol):
     """How long a model takes on an idle server: `ConstantLatency`, or a measured `LatencyProfile`."""
 
-    def sample(self, usage: Usage, *, in_flight: int, rng: Random) -> tuple[float, float]:
+    def sample(self, usage: Usage, *, in_flight: int, rng: Random) -> Latency:
         """Return the seconds to the first token and for each further one."""
 
 
@@ -285,18 +286,18 @@ class SimulatedProvider:
         model: SimulatedModel,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
-        first, each = model.latency.sample(
+        pace = model.latency.sample(
             answer.usage, in_flight=self.server.in_flight + 1, rng=self._rng
         )
         if self._schedule:
             at = self._second(loop)
             self._spoil(answer, at)
             slowdown = self._schedule.slowdown(at)
-            first, each = first * slowdown, each * slowdown
-        answer.first, answer.each = first, each
+            pace = Latency(*(seconds * slowdown for seconds in pace))
+        answer.first, answer.each = pace
         try:
             answer.job = self.server.submit(
-                first + each * max(0, answer.usage.output_tokens - 1),
+                pace.duration(answer.usage.output_tokens),
                 partial(_served, attempt, answer.usage),
             )
         except QueueFull as full:

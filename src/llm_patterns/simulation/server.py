@@ -239,8 +239,7 @@ class ProcessorSharingServer(Server):
         self.full_speed = full_speed
         self.max_running = max_running
         self._running = 0
-        # Every running job gains on this odometer alike, so an arrival or a departure costs O(log
-        # n), not O(n).
+        # Every running job gains on this odometer alike: an arrival or a departure is O(log n).
         self._odometer = 0.0
         self._rate = 0.0
         self._since = 0.0
