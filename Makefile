@@ -80,7 +80,7 @@ $(READY): requirements/dev.txt pyproject.toml
 		"Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
 	@echo "Setting up $(VENV) with Python $(VERSION)"
 	@test -e $@ || $(PYTHON) -m venv --clear $(VENV)
-	@$(PIP) install -qq --require-hashes --only-binary :all: -r requirements/dev.txt
+	@$(PIP) install -qq --require-hashes --no-deps --only-binary :all: -r requirements/dev.txt
 	@$(PIP) install -qq --no-deps --no-build-isolation --editable .
 	@touch $@
 
