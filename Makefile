@@ -65,7 +65,7 @@ readme: $(READY) ## write the table of patterns into README.md
 COMPILE := $(BIN)/uv pip compile pyproject.toml --no-annotate --custom-compile-command 'make lock' --quiet
 
 lock: $(READY) ## renew the locks after a change (UPGRADE=--upgrade: to the newest versions)
-	@$(COMPILE) --universal --python-version 3.11 --only-binary :all: --extra server --extra book --group dev \
+	@$(COMPILE) --universal --python-version 3.11 --only-binary :all: --all-extras --group dev \
 		--generate-hashes $(UPGRADE) --output-file requirements/dev.txt > /dev/null
 	@$(COMPILE) --universal --python-version 3.11 --only-binary :all: --extra server --extra book --group lab \
 		--constraints requirements/dev.txt --output-file requirements/lab.txt > /dev/null
