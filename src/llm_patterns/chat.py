@@ -18,6 +18,8 @@ from typing import Literal, Protocol, Self, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from llm_patterns.quotas import Quotas
+
 __all__ = [
     "ChatChunk",
     "ChatModel",
@@ -144,6 +146,9 @@ class ChatResponse(_Frozen):
     tool_calls: tuple[ToolCall, ...] = ()
     finish_reason: FinishReason = "stop"
     usage: Usage = Usage()
+    quotas: Quotas | None = Field(
+        default=None, repr=False, description="What is left of the rate limits, where it was said."
+    )
 
 
 class ToolCallDelta(_Frozen):

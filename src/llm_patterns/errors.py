@@ -17,6 +17,9 @@ LLMPatternsError
 └── one branch for each pattern, beside the pattern (such as `RetriesExhausted`)
 ```
 
+An error that stands for a call which was never sent (an open circuit, say) has the kind `REFUSED`: no layer around it
+may count it as the provider's failure, and none retries it.
+
 Patterns guard other people's clients too, so they never ask `isinstance`: they ask
 `failure_of(error)`, which reads the shape that HTTP clients' errors share (`status_code`,
 `response.headers`, the class's name).
@@ -73,6 +76,8 @@ class ErrorKind(StrEnum):
     INVALID_REQUEST = "invalid_request"
     AUTHENTICATION = "authentication"
     CONTENT_FILTERED = "content_filtered"
+    REFUSED = "refused"
+    """A pattern of this process refused the call before it was sent: nothing was tried, and nothing is billed."""
     UNKNOWN = "unknown"
 
 

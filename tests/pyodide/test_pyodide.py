@@ -11,7 +11,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 HOME = ROOT / "_build/pyodide"
 
-TESTS = ["chat", "clock", "errors", "layers", "simulation", "providers", "resilience", "toolkit"]
+TESTS = ["chat", "clock", "errors", "layers", "quotas"]
+TESTS += ["simulation", "providers", "resilience", "toolkit"]
 
 
 def paths() -> list[str]:

@@ -30,6 +30,7 @@ from llm_patterns.errors import (
 )
 from llm_patterns.providers import anthropic_format, openai_format
 from llm_patterns.providers.sse import Decoder, Event
+from llm_patterns.quotas import quotas_of
 
 __all__ = ["AnthropicMessages", "HttpChat", "OpenAICompatibleChat", "Reader"]
 
@@ -86,9 +87,10 @@ class HttpChat(ABC):
         if not response.is_success:
             raise self._error(response)
         try:
-            return self._decode(response.content)
+            answer = self._decode(response.content)
         except ValueError as error:
             raise _unreadable(response, error) from error
+        return answer.model_copy(update={"quotas": quotas_of(response)})
 
     async def stream(self, request: ChatRequest) -> ChatStream:
         """Return the answer as a stream, once its first chunk is there; raises `ProviderError`."""
@@ -216,9 +218,10 @@ class AnthropicMessages(HttpChat):
 
 
 class _Stream:
-    """The chunks of one answer, read from the body as they come."""
+    """The chunks of one answer, read from the body as they come. `quotas` is what its headers said."""
 
     def __init__(self, response: httpx.Response, reader: Reader, timeout: float) -> None:
+        self.quotas = quotas_of(response)
         self._response = response
         self._body = response.aiter_bytes()
         self._reader = reader

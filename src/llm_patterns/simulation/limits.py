@@ -14,6 +14,8 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from llm_patterns.quotas import Quota, Quotas
+
 __all__ = ["Gate", "RateLimitState", "RateLimits"]
 
 
@@ -43,6 +45,19 @@ class RateLimitState:
     limit_tokens: int | None
     remaining_tokens: int
     reset_tokens: float
+
+    @property
+    def quotas(self) -> Quotas | None:
+        """Return the same as a client reads it from the headers, or None where nothing is limited."""
+        requests, tokens = self.limit_requests, self.limit_tokens
+        if requests is None and tokens is None:
+            return None
+        return Quotas(
+            None
+            if requests is None
+            else Quota(requests, self.remaining_requests, self.reset_requests),
+            None if tokens is None else Quota(tokens, self.remaining_tokens, self.reset_tokens),
+        )
 
 
 _TOLERANCE: Final = 1e-3

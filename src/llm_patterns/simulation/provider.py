@@ -155,6 +155,7 @@ class SimulatedProvider:
             tool_calls=reply.tool_calls,
             finish_reason=answer.finish_reason,
             usage=answer.usage,
+            quotas=self.rate_limit_state().quotas,
         )
 
     async def stream(self, request: ChatRequest, *, caller: str = "") -> Stream:
@@ -406,11 +407,15 @@ class _Answer:
 
 
 class Stream:
-    """The answer's chunks, each when the server has written it. `usage` is what the whole will cost."""
+    """The answer's chunks, each when the server has written it. `usage` is what the whole will cost.
+
+    `quotas` is what was left of the rate limits when it was asked for.
+    """
 
     def __init__(self, provider: SimulatedProvider, attempt: Attempt, answer: _Answer) -> None:
         self.id = answer.id
         self.usage = answer.usage
+        self.quotas = provider.rate_limit_state().quotas
         self._provider = provider
         self._attempt = attempt
         self._answer = answer
