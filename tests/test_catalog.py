@@ -6,7 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from llm_patterns.catalog import Category, Pattern, Priority, UnknownPattern, pattern, patterns
+from llm_patterns.catalog import (
+    Category,
+    Companion,
+    Pattern,
+    Priority,
+    Section,
+    UnknownPattern,
+    chapter,
+    companions,
+    pattern,
+    patterns,
+)
 
 BOOK = Path(__file__).parents[1] / "book"
 
@@ -34,6 +45,24 @@ def test_a_pattern_is_complete(each: Pattern) -> None:
     assert all(pattern(slug) and why for slug, why in each.related)
 
 
+@pytest.mark.parametrize("each", companions(), ids=lambda each: each.slug)
+def test_a_companion_is_complete(each: Companion) -> None:
+    """Each has a question, neighbours that exist, and a chapter exactly when it says so."""
+    assert each.question.endswith("?")
+    assert 2 <= len(each.related) <= 5
+    assert each.slug not in {slug for slug, _ in each.related}
+    assert all(chapter(slug) and why for slug, why in each.related)
+    assert (BOOK / f"{each.path}.ipynb").is_file() == each.published
+
+
+def test_no_companion_has_a_patterns_name() -> None:
+    """One slug names one chapter; every section has its heading."""
+    slugs = [each.slug for each in (*patterns(), *companions())]
+    assert len(set(slugs)) == len(slugs)
+    assert [section.label for section in Section] == ["Toolkit", "Recipe"]
+    assert {each.section for each in companions()} == set(Section)
+
+
 @pytest.mark.parametrize("each", patterns(), ids=lambda each: each.slug)
 def test_published_means_that_the_module_and_the_chapter_are_there(each: Pattern) -> None:
     """A pattern is published exactly when it can be imported and read."""
@@ -59,7 +88,7 @@ def test_an_unknown_slug_names_near_matches() -> None:
     with pytest.raises(
         UnknownPattern, match=r"'retry-with-budgets'\. Near: retry_with_budget"
     ) as e:
-        pattern("retry-with-budgets")
+        chapter("retry-with-budgets")
     assert e.value.slug == "retry-with-budgets"
 
 

@@ -4,10 +4,13 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, ParamSpec, TypeVar
 
+import pytest
+
 from llm_patterns.chat import ChatModel, ChatRequest, Message
-from llm_patterns.layers import LayeredModel, compose
+from llm_patterns.errors import ConfigurationError, ErrorKind, failure_of
+from llm_patterns.layers import LayeredModel, Timeout, compose
 from llm_patterns.resilience import RetryPolicy, RetryWithBudget
-from llm_patterns.simulation import ErrorRate, SimulatedProvider, simulate
+from llm_patterns.simulation import ErrorRate, Hang, SimulatedProvider, simulate
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -76,3 +79,40 @@ def test_a_model_is_guarded_in_both_its_ways() -> None:
         return whole.text, "".join(streamed), len(provider.ledger)
 
     assert simulate(main) == ("OK", "OK", 3)
+
+
+def test_a_timeout_cuts_off_what_hangs() -> None:
+    """After its seconds, as a time-out that any layer understands; the provider sees the caller go."""
+
+    async def main() -> tuple[float, ErrorKind, bool]:
+        provider = SimulatedProvider(faults=[Hang()])
+        try:
+            await Timeout(3)(provider.complete)(REQUEST)
+        except TimeoutError as error:
+            kind = failure_of(error).kind
+        now = asyncio.get_running_loop().time()
+        return now, kind, provider.ledger[0].abandoned
+
+    assert simulate(main) == (3.0, ErrorKind.TIMEOUT, True)
+
+
+def test_a_timeout_leaves_a_quick_call_alone() -> None:
+    """The answer comes as it is, and so does an error."""
+
+    async def main() -> str:
+        provider = SimulatedProvider(faults=[ErrorRate(start=1, status_code=400)])
+        bounded = Timeout(3)(provider.complete)
+        answer = await bounded(REQUEST)
+        await asyncio.sleep(1)
+        with pytest.raises(Exception, match="simulated failure"):
+            await bounded(REQUEST)
+        return answer.text
+
+    assert simulate(main) == "OK"
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("inf"), float("nan")])
+def test_a_timeout_without_an_end_is_refused(seconds: float) -> None:
+    """No time-out is no layer."""
+    with pytest.raises(ConfigurationError, match="positive and finite"):
+        Timeout(seconds)

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import FunctionType
 
 from course.display import Shown
-from llm_patterns.catalog import Priority, pattern
+from llm_patterns.catalog import Companion, Pattern, Priority, chapter
 
 __all__ = ["head", "related", "say", "source"]
 
@@ -28,46 +28,55 @@ def head(slug: str, *, minutes: int, know_first: Sequence[str], you_will: Sequen
     """A chapter's first lines, from the catalog: category, priorities, reading time, what one will be able to do.
 
     Args:
-        slug: the pattern's name in the catalog.
+        slug: the chapter's name in the catalog.
         minutes: to read.
         know_first: what to know before, in Markdown.
         you_will: three things the reader will be able to do, in Markdown, each continuing "you will".
 
     Raises:
-        UnknownPattern: if the catalog has no such pattern.
+        UnknownPattern: if the catalog has no such chapter.
         ValueError: if there are not three things.
     """
     if len(you_will) != 3:
         raise ValueError(f"A chapter promises three things, got {len(you_will)}.")
-    entry = pattern(slug)
-    priorities: dict[str, Priority] = entry.priorities._asdict()
+    entry = chapter(slug)
+    group = entry.category.label if isinstance(entry, Pattern) else entry.section.label
+    priorities = _priorities(entry)
     chips = "".join(
         f'<span class="course-chip" data-priority="{value.name.lower()}">'
-        f"{SYSTEMS[name]} <strong>{value.value}</strong></span> "
-        for name, value in priorities.items()
+        f"{system} <strong>{value.value}</strong></span> "
+        for system, value in priorities.items()
     )
     listed = "\n".join(f"- {each}" for each in you_will)
     text = (
-        f'<div class="course-head"><span class="course-category">{entry.category.label}</span> '
+        f'<div class="course-head"><span class="course-category">{group}</span> '
         f"{chips}</div>\n\n"
         f"**{minutes} minutes.** Know first: {', '.join(know_first)}.\n\n"
         f"After this chapter you will\n\n{listed}\n"
     )
-    plain = ", ".join(f"{SYSTEMS[name]}: {value.value}" for name, value in priorities.items())
-    return Shown(f"{entry.category.label}. {plain}. {minutes} minutes.", markdown=text)
+    plain = ", ".join(f"{system}: {value.value}" for system, value in priorities.items())
+    facts = [group, plain, f"{minutes} minutes"]
+    return Shown(f"{'. '.join(filter(None, facts))}.", markdown=text)
+
+
+def _priorities(entry: Pattern | Companion) -> dict[str, Priority]:
+    """What each type of system needs; a companion is for whoever uses the patterns."""
+    if isinstance(entry, Companion):
+        return {}
+    return {SYSTEMS[name]: value for name, value in entry.priorities._asdict().items()}
 
 
 def related(slug: str) -> Shown:
-    """The neighbours of a pattern, from the catalog: each with the clause that says why.
+    """The neighbours of a chapter, from the catalog: each with the clause that says why.
 
     A chapter that is there is linked; one that is not is named as coming.
 
     Raises:
-        UnknownPattern: if the catalog has no such pattern.
+        UnknownPattern: if the catalog has no such chapter.
     """
     lines = []
-    for neighbour in pattern(slug).related:
-        other = pattern(neighbour.slug)
+    for neighbour in chapter(slug).related:
+        other = chapter(neighbour.slug)
         name = (
             f"[{other.title}](../{other.path}.ipynb)" if other.published else f"**{other.title}**"
         )
@@ -75,6 +84,9 @@ def related(slug: str) -> Shown:
         lines.append(f"- {name}{coming} {neighbour.why}.")
     text = "\n".join(lines)
     return Shown(text.replace("**", ""), markdown=text)
+
+
+tool_head, tool_related = head, related
 
 
 def source(obj: type | FunctionType, *, max_lines: int = 60) -> Shown:

@@ -1,4 +1,4 @@
-"""The one list of patterns: what each is called, which question it answers, and who needs it.
+"""The one list of chapters: the patterns, what question each answers and who needs it, and what stands beside them.
 
 >>> retry = pattern("retry_with_budget")
 >>> retry.title, retry.priorities.agents.value
@@ -20,11 +20,15 @@ from llm_patterns.errors import LLMPatternsError
 
 __all__ = [
     "Category",
+    "Companion",
     "Pattern",
     "Priorities",
     "Priority",
     "Related",
+    "Section",
     "UnknownPattern",
+    "chapter",
+    "companions",
     "pattern",
     "patterns",
 ]
@@ -103,12 +107,44 @@ class Pattern:
         return f"{self.category}/{self.slug}"
 
 
+class Section(StrEnum):
+    """Chapters beside the patterns. Its value is the name of their folder."""
+
+    TOOLKIT = "toolkit"
+    """A utility that every pattern's user needs, in `llm_patterns.toolkit`."""
+    GUIDES = "guides"
+    """A recipe: patterns at work together, and one taken out at a time."""
+
+    @property
+    def label(self) -> str:
+        """The section as a heading."""
+        return {"toolkit": "Toolkit", "guides": "Recipe"}[self.value]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Companion:
+    """A chapter beside the patterns: a shared utility, or a recipe that combines them."""
+
+    slug: str
+    title: str
+    section: Section
+    question: str
+    related: tuple[Related, ...]
+    published: bool = False
+
+    @property
+    def path(self) -> str:
+        """Where its chapter is in the book: `toolkit/cost_tracker`."""
+        return f"{self.section}/{self.slug}"
+
+
 class UnknownPattern(LLMPatternsError):
-    """No pattern has this slug; `near` holds those that are spelled like it."""
+    """No chapter has this slug; `near` holds those that are spelled like it."""
 
     def __init__(self, slug: str) -> None:
         self.slug = slug
-        self.near = tuple(get_close_matches(slug.lower().replace("-", "_"), _BY_SLUG, n=3))
+        known = [*_BY_SLUG, *_COMPANIONS_BY_SLUG]
+        self.near = tuple(get_close_matches(slug.lower().replace("-", "_"), known, n=3))
         remedy = f"Near: {', '.join(self.near)}." if self.near else "patterns() lists them all."
         super().__init__(f"No pattern is called {slug!r}. {remedy}")
 
@@ -123,6 +159,23 @@ def pattern(slug: str) -> Pattern:
         return _BY_SLUG[slug]
     except KeyError:
         raise UnknownPattern(slug) from None
+
+
+def chapter(slug: str) -> Pattern | Companion:
+    """The pattern or the companion with this slug.
+
+    >>> chapter("cost_tracker").path
+    'toolkit/cost_tracker'
+
+    Raises:
+        UnknownPattern: if there is neither; the message names near matches.
+    """
+    return _COMPANIONS_BY_SLUG[slug] if slug in _COMPANIONS_BY_SLUG else pattern(slug)
+
+
+def companions(section: Section | None = None) -> tuple[Companion, ...]:
+    """All chapters beside the patterns in the book's order, or those of one section."""
+    return tuple(each for each in _COMPANIONS if section in (None, each.section))
 
 
 def patterns(category: Category | None = None) -> tuple[Pattern, ...]:
@@ -651,4 +704,88 @@ _PATTERNS = (  # priorities: RAG, agents, streaming, batch
     ),
 )
 
+_COMPANIONS = (
+    Companion(
+        slug="resilience_stack",
+        title="The Resilience Stack",
+        section=Section.GUIDES,
+        question=(
+            "Time-out, retry, breaker, failover and degradation on one call: in which order, and "
+            "what does each wrong order cost?"
+        ),
+        related=(
+            Related("retry_with_budget", "is the innermost but one: it sees single attempts"),
+            Related("circuit_breaker", "guards one target, and is told of every attempt"),
+            Related("multi_provider_failover", "moves on when a target's own layers have given up"),
+            Related("graceful_degradation", "is outermost: it alone always has an answer"),
+            Related("test_fixtures", "run your own stack through such storms"),
+        ),
+    ),
+    Companion(
+        slug="cost_tracker",
+        title="Cost Tracker",
+        section=Section.TOOLKIT,
+        question="What did each call cost, who caused it, and does the sum survive a restart?",
+        related=(
+            Related("cost_dashboard", "shows what is recorded here"),
+            Related("token_budget_middleware", "refuses by the same arithmetic before the call"),
+            Related("trace_logger", "has the call to which a cost belongs"),
+        ),
+    ),
+    Companion(
+        slug="trace_logger",
+        title="Trace Logger",
+        section=Section.TOOLKIT,
+        question=(
+            "What happened in that one call, step by step, and can the logging never be what "
+            "breaks it?"
+        ),
+        related=(
+            Related("structured_tracing", "is the pattern that decides what to record"),
+            Related("pii_detection", "finds what the redaction hook must take out"),
+            Related("latency_tracker", "keeps the distribution where this keeps the cases"),
+        ),
+    ),
+    Companion(
+        slug="test_fixtures",
+        title="Test Fixtures",
+        section=Section.TOOLKIT,
+        question=(
+            "How does a test suite meet outages, rate limits and slow streams in milliseconds, "
+            "the same way each time?"
+        ),
+        related=(
+            Related("eval_harness", "tests what a model says where this tests what code does"),
+            Related("snapshot_testing", "compares answers that are not the same twice"),
+            Related("retry_with_budget", "shows the same storms as experiments"),
+        ),
+    ),
+    Companion(
+        slug="latency_tracker",
+        title="Latency Tracker",
+        section=Section.TOOLKIT,
+        question=(
+            "How slow is the slowest hundredth, in constant memory, and how much time has this "
+            "request left?"
+        ),
+        related=(
+            Related("latency_budget", "decides by what is measured and carried here"),
+            Related("graceful_degradation", "serves less when the time is short"),
+            Related("trace_logger", "has the single slow call"),
+        ),
+    ),
+    Companion(
+        slug="prompt_registry",
+        title="Prompt Registry",
+        section=Section.TOOLKIT,
+        question="Which prompt is in production, who put it there, and what was there before?",
+        related=(
+            Related("prompt_version_registry", "is the pattern around it: pins, audits, rollback"),
+            Related("prompt_diffing", "says how risky the difference is"),
+            Related("prompt_rollout_testing", "moves a label by evidence"),
+        ),
+    ),
+)
+
 _BY_SLUG = {each.slug: each for each in _PATTERNS}
+_COMPANIONS_BY_SLUG = {each.slug: each for each in _COMPANIONS}

@@ -17,13 +17,15 @@ guards a `ChatModel`:
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import wraps
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 from llm_patterns.chat import ChatModel, ChatRequest, ChatResponse, ChatStream
+from llm_patterns.errors import ConfigurationError
 
-__all__ = ["Layer", "LayeredModel", "compose"]
+__all__ = ["Layer", "LayeredModel", "Timeout", "compose"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -57,6 +59,34 @@ class _Composed:
 def compose(*layers: Layer) -> Layer:
     """Return one layer made of *layers*; the first is outermost and sees the call first."""
     return _Composed(layers)
+
+
+class Timeout:
+    """A layer that cuts a call off after *seconds*, with a `TimeoutError`.
+
+    Innermost, it bounds one attempt; outermost, everything inside it. What a provider does of the answer by then may
+    be billed all the same.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        if not 0 < seconds < float("inf"):
+            raise ConfigurationError(
+                f"the time-out is {seconds} s; it must be positive and finite, or the layer left out"
+            )
+        self.seconds = seconds
+
+    def __call__(self, call: Callable[P, Awaitable[R]], /) -> Callable[P, Coroutine[Any, Any, R]]:
+        """Return *call*, bounded."""
+
+        @wraps(call)
+        async def bounded(*args: P.args, **kwargs: P.kwargs) -> R:
+            async with asyncio.timeout(self.seconds):
+                return await call(*args, **kwargs)
+
+        return bounded
+
+    def __repr__(self) -> str:
+        return f"Timeout({self.seconds:g})"
 
 
 class LayeredModel:

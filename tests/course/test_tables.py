@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from pydantic import BaseModel, Field
 
-from course import check, head, policy_table, runbook, say, source, table
+from course import check, head, policy_table, related, runbook, say, source, table
 from llm_patterns.catalog import UnknownPattern, patterns
 
 ROWS = [{"Strategy": "Naive", "Share": 0.4125}, {"Strategy": "Budget", "Share": 0.998}]
@@ -132,6 +132,14 @@ def test_the_head_is_the_catalogs() -> None:
         shown = head(each.slug, minutes=5, know_first=["asyncio"], you_will=["a", "b", "c"])
         assert each.category.label in shown.text
         assert all(priority.value in shown.text for priority in each.priorities)
+
+
+def test_a_companion_has_a_head_without_priorities() -> None:
+    """A utility or a recipe says where it belongs, and its neighbours are chapters of any kind."""
+    shown = head("resilience_stack", minutes=9, know_first=["asyncio"], you_will=["a", "b", "c"])
+    assert shown.text == "Recipe. 9 minutes."
+    assert "course-chip" not in str(shown.markdown)
+    assert "Test Fixtures" in related("resilience_stack").text
 
 
 def test_an_unknown_chapter_has_no_head() -> None:

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, ParamSpec, TypeVar, assert_type
 
 from llm_patterns.chat import ChatModel, ChatRequest, ChatResponse, ChatStream
-from llm_patterns.layers import Layer, LayeredModel, compose
+from llm_patterns.layers import Layer, LayeredModel, Timeout, compose
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -39,6 +39,7 @@ async def signatures_pass_through(model: ChatModel, request: ChatRequest) -> Non
     guarded = compose(layer, compose(quietly))(ask)
     assert_type(await guarded("why", times=2), bytes)
     await guarded(3)  # type: ignore[arg-type]
+    assert_type(await compose(Timeout(3))(ask)("why"), bytes)
     compose(forgetful)  # type: ignore[arg-type]
     layered: ChatModel = LayeredModel(model, quietly)
     assert_type(await layered.complete(request), ChatResponse)
