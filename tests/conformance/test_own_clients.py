@@ -19,6 +19,7 @@ from llm_patterns.errors import (
     ServerError,
 )
 from llm_patterns.providers import AnthropicMessages, OpenAICompatibleChat
+from llm_patterns.quotas import quotas_of
 from llm_patterns.simulation import (
     ConstantLatency,
     Disconnect,
@@ -97,6 +98,29 @@ def read(world, make_client, simulated, request=HELLO, **options):
         return chunks, None
 
     return use_model(world, make_client, simulated, use, **options)
+
+
+def test_what_is_left_of_the_limits_comes_with_the_answer(world, make_client):
+    """A whole answer, a stream and a refusal carry the headers' quotas, in either spelling."""
+    limited = provider(limits=RateLimits(requests_per_minute=3, tokens_per_minute=90_000))
+
+    async def use(model, _):
+        answer = await model.complete(HELLO)
+        stream = await model.stream(HELLO)
+        await stream.aclose()
+        await model.complete(HELLO)
+        with pytest.raises(RateLimited) as refusal:
+            await model.complete(HELLO)
+        return [quotas_of(each) for each in (answer, stream, refusal.value)]
+
+    told = use_model(world, make_client, limited, use)
+    assert [(each.requests.limit, each.requests.remaining) for each in told] == [
+        (3, 2),
+        (3, 1),
+        (3, 0),
+    ]
+    assert all(0 < each.requests.reset <= 61 for each in told)
+    assert all(each.tokens.limit == 90_000 > each.tokens.remaining > 70_000 for each in told)
 
 
 def test_they_are_chat_models(make_client):
