@@ -21,8 +21,9 @@ MODULES = sorted((SOURCE / "llm_patterns").rglob("*.py"))
 BASE = {"chat", "clock", "errors", "events", "layers", "quotas"}
 SHARED = BASE | {"toolkit", "stores"}
 MAY_IMPORT = (
-    dict.fromkeys((*BASE, "catalog", "toolkit", "stores"), BASE)
-    | {"providers": SHARED, "simulation": SHARED | {"providers"}, "cli": SHARED | {"simulation"}}
+    dict.fromkeys((*BASE, "catalog", "stores"), BASE)
+    | {"toolkit": BASE | {"stores"}, "providers": SHARED}
+    | {"simulation": SHARED | {"providers"}, "cli": SHARED | {"simulation"}}
     | {category.value: SHARED for category in Category}
 )
 """For each part of the library, the other parts that it may know."""

@@ -3,6 +3,7 @@
 ```
 LLMPatternsError
 ├── ConfigurationError (ValueError)    a setting that cannot work, found when it is made
+├── StoreUnavailable                   where state is kept could not be reached, or did not answer in time
 ├── ProviderError                      the provider refused or failed, or could not be reached
 │   ├── RateLimited                    429: slow down
 │   ├── QuotaExhausted                 429 or 402 that waiting won't cure: the credit is used up
@@ -57,6 +58,7 @@ __all__ = [
     "RateLimited",
     "RequestTimeout",
     "ServerError",
+    "StoreUnavailable",
     "error_for_status",
     "failure_of",
     "retry_after_of",
@@ -87,6 +89,18 @@ class LLMPatternsError(Exception):
 
 class ConfigurationError(LLMPatternsError, ValueError):
     """A setting that cannot work; the message names the value and the remedy."""
+
+
+class StoreUnavailable(LLMPatternsError):
+    """The place where state is kept could not be reached, or did not answer in time.
+
+    Whether what was asked of it happened is not known. It is no failure of a provider's, and its kind is `UNKNOWN`.
+    """
+
+    def __init__(self, store: str, reason: str) -> None:
+        self.store = store
+        self.reason = reason
+        super().__init__(f"{store} is not available: {reason}")
 
 
 class ProviderError(LLMPatternsError):
