@@ -5,6 +5,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import yaml
 
 from llm_patterns.catalog import (
     Category,
@@ -61,6 +62,20 @@ def test_no_companion_has_a_patterns_name() -> None:
     assert len(set(slugs)) == len(slugs)
     assert [section.label for section in Section] == ["Toolkit", "Recipe"]
     assert {each.section for each in companions()} == set(Section)
+
+
+def test_every_chapter_is_in_the_books_contents() -> None:
+    """What is published is listed once, patterns under their category's heading; nothing else is."""
+    contents = yaml.safe_load((BOOK.parent / "_toc.yml").read_text())
+    listed = {
+        part["caption"]: [each["file"] for each in part["chapters"]] for part in contents["parts"]
+    }
+    published = [each for each in (*patterns(), *companions()) if each.published]
+    chapters = [file for files in listed.values() for file in files if "/reference/" not in file]
+    assert sorted(chapters) == sorted(f"book/{each.path}" for each in published)
+    for each in published:
+        if isinstance(each, Pattern):
+            assert f"book/{each.path}" in listed[each.category.label]
 
 
 @pytest.mark.parametrize("each", patterns(), ids=lambda each: each.slug)

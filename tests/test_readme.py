@@ -10,7 +10,7 @@ import pytest
 import uvicorn
 
 from course.matrix import with_matrix
-from llm_patterns.catalog import patterns
+from llm_patterns.catalog import companions, patterns
 from llm_patterns.simulation import ConstantLatency, SimulatedProvider
 from llm_patterns.simulation.wire import AsgiApp, WireApp
 
@@ -21,7 +21,7 @@ README = (ROOT / "README.md").read_text()
 def test_the_table_is_the_catalogs() -> None:
     """The README shows every pattern as the catalog has it; `make readme` renews it."""
     assert with_matrix(README) == README
-    assert all(each.question in README for each in patterns())
+    assert all(each.question in README for each in (*patterns(), *companions()))
 
 
 def test_a_text_without_markers_is_refused() -> None:

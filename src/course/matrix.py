@@ -1,4 +1,4 @@
-"""The navigation matrix: every pattern, its question and who needs it, from the catalog.
+"""The navigation matrix: every pattern, its question and who needs it, and what stands beside them, from the catalog.
 
 `python -m course.matrix README.md` writes it between the two markers of a Markdown file.
 """
@@ -8,19 +8,27 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from llm_patterns.catalog import Category, Pattern, patterns
+from llm_patterns.catalog import (
+    Category,
+    Companion,
+    Pattern,
+    Section,
+    companions,
+    patterns,
+)
 
 __all__ = ["matrix", "with_matrix"]
 
 _START, _END = "<!-- matrix -->", "<!-- /matrix -->"
 _HEADINGS = ("Pattern", "The question", "RAG", "Agents", "Streaming", "Batch")
+_SECTIONS = {Section.GUIDES: "Recipes", Section.TOOLKIT: "Toolkit"}
 
 
 def matrix() -> str:
-    """Return the matrix as one Markdown table per category; a published pattern links to its chapter."""
-    return "\n\n".join(
-        f"**{category.label}**\n\n{_table(patterns(category))}" for category in Category
-    )
+    """Return the matrix as one Markdown table per category or section; what is published links to its chapter."""
+    tables = {category.label: _table(patterns(category)) for category in Category}
+    tables |= {label: _companions(companions(section)) for section, label in _SECTIONS.items()}
+    return "\n\n".join(f"**{label}**\n\n{table}" for label, table in tables.items())
 
 
 def with_matrix(text: str) -> str:
@@ -42,11 +50,17 @@ def _table(rows: tuple[Pattern, ...]) -> str:
     return "\n".join(lines)
 
 
+def _companions(rows: tuple[Companion, ...]) -> str:
+    lines = [_line(("Chapter", "The question")), _line(("---", "---"))]
+    lines += [_line((_title(each), each.question)) for each in rows]
+    return "\n".join(lines)
+
+
 def _line(cells: tuple[str, ...]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _title(each: Pattern) -> str:
+def _title(each: Pattern | Companion) -> str:
     return f"[{each.title}](book/{each.path}.ipynb)" if each.published else each.title
 
 
