@@ -1,5 +1,26 @@
 """Resilience: when things go wrong."""
 
+from llm_patterns.resilience.breaker_detectors import (
+    BaselineExceeded,
+    CusumDetector,
+    Detector,
+    Evidence,
+    RateDetector,
+    StreakDetector,
+)
+from llm_patterns.resilience.circuit_breaker import (
+    BreakerClosed,
+    BreakerEvent,
+    BreakerHalfOpened,
+    BreakerOpened,
+    BreakerPolicy,
+    BreakerState,
+    BreakerStatistics,
+    CircuitBreaker,
+    CircuitBreakers,
+    CircuitOpen,
+    Permit,
+)
 from llm_patterns.resilience.retry_budgets import (
     BudgetStatistics,
     EarnedBudget,
@@ -26,11 +47,27 @@ from llm_patterns.resilience.retry_with_budget import (
 
 __all__ = [
     "AttemptFailed",
+    "BaselineExceeded",
+    "BreakerClosed",
+    "BreakerEvent",
+    "BreakerHalfOpened",
+    "BreakerOpened",
+    "BreakerPolicy",
+    "BreakerState",
+    "BreakerStatistics",
     "BudgetEmpty",
     "BudgetStatistics",
+    "CircuitBreaker",
+    "CircuitBreakers",
+    "CircuitOpen",
+    "CusumDetector",
+    "Detector",
     "EarnedBudget",
+    "Evidence",
     "InFlightBudget",
+    "Permit",
     "QuotaBucket",
+    "RateDetector",
     "RetriesExhausted",
     "RetryBudget",
     "RetryEvent",
@@ -39,6 +76,7 @@ __all__ = [
     "RetryStatistics",
     "RetryWithBudget",
     "StopReason",
+    "StreakDetector",
     "StreamRestarted",
     "ThrottleBucket",
     "Unlimited",
