@@ -21,9 +21,15 @@ def test_messages_are_made_by_role() -> None:
 
 
 def test_usage_adds_up_without_overlap() -> None:
-    """Cached tokens are not input tokens."""
-    one = Usage(input_tokens=1, cached_input_tokens=2, output_tokens=3)
-    assert (one + one).total_tokens == 12
+    """What was read from or written to a cache is no input token."""
+    one = Usage(
+        input_tokens=1,
+        cached_input_tokens=2,
+        cache_write_tokens=4,
+        cache_write_1h_tokens=8,
+        output_tokens=16,
+    )
+    assert ((one + one).total_input_tokens, (one + one).total_tokens) == (30, 62)
     assert one + Usage() == one
 
 

@@ -13,7 +13,7 @@ request makes a new one.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Literal, Protocol, Self, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
@@ -114,27 +114,54 @@ class ChatRequest(_Frozen):
 
 
 class Usage(_Frozen):
-    """Tokens of one answer, in three parts that do not overlap.
+    """Tokens of one answer, in parts that do not overlap.
 
-    The vendors count differently: OpenAI's `prompt_tokens` include the cached ones, Anthropic's
-    `input_tokens` do not. Here `input_tokens` never includes `cached_input_tokens`.
+    The vendors count differently: OpenAI's `prompt_tokens` include what was read from and written to
+    its cache, Anthropic's `input_tokens` include neither. Here `input_tokens` is what had nothing to
+    do with a cache.
+
+    >>> Usage(input_tokens=20, cached_input_tokens=80)
+    Usage(input_tokens=20, cached_input_tokens=80)
     """
 
     input_tokens: int = Field(default=0, ge=0)
-    cached_input_tokens: int = Field(default=0, ge=0)
+    cached_input_tokens: int = Field(default=0, ge=0, description="Read from the vendor's cache.")
+    cache_write_tokens: int = Field(
+        default=0,
+        ge=0,
+        description="Written to the vendor's cache, for the time it keeps by default.",
+    )
+    cache_write_1h_tokens: int = Field(
+        default=0, ge=0, description="Written to the cache to be kept an hour, which is dearer."
+    )
     output_tokens: int = Field(default=0, ge=0)
+
+    @property
+    def total_input_tokens(self) -> int:
+        """Return all tokens read, wherever from: what a threshold in a price list counts."""
+        return (
+            self.input_tokens
+            + self.cached_input_tokens
+            + self.cache_write_tokens
+            + self.cache_write_1h_tokens
+        )
 
     @property
     def total_tokens(self) -> int:
         """Return all tokens read and written."""
-        return self.input_tokens + self.cached_input_tokens + self.output_tokens
+        return self.total_input_tokens + self.output_tokens
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(
             input_tokens=self.input_tokens + other.input_tokens,
             cached_input_tokens=self.cached_input_tokens + other.cached_input_tokens,
+            cache_write_tokens=self.cache_write_tokens + other.cache_write_tokens,
+            cache_write_1h_tokens=self.cache_write_1h_tokens + other.cache_write_1h_tokens,
             output_tokens=self.output_tokens + other.output_tokens,
         )
+
+    def __repr_args__(self) -> Iterator[tuple[str, int]]:
+        return ((name, count) for name, count in self if count)
 
 
 class ChatResponse(_Frozen):

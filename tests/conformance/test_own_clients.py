@@ -130,7 +130,7 @@ def test_they_are_chat_models(make_client):
 
 def test_an_answer_is_the_provider_s_own(world, make_client):
     """Text, reason and usage in this library's words, whatever the format in between."""
-    usage = Usage(input_tokens=20, cached_input_tokens=80, output_tokens=5)
+    usage = Usage(input_tokens=20, cached_input_tokens=80, cache_write_tokens=9, output_tokens=5)
     answer = ask(world, make_client, provider(responder=fixed("Yes.", usage=usage)))
     assert (answer.text, answer.finish_reason, answer.model) == ("Yes.", "stop", "small")
     assert answer.usage == usage

@@ -198,11 +198,52 @@ def test_thinking_is_left_out_of_the_answer():
     assert (answer.text, answer.finish_reason, answer.usage.input_tokens) == ("Hi", "stop", 5)
 
 
-def test_tokens_written_to_the_cache_are_input():
-    """`Usage` has no part of its own for them."""
+@pytest.mark.parametrize(
+    ("creation", "expected"),
+    [
+        ({}, {"cache_write_tokens": 10}),
+        (
+            {"ephemeral_5m_input_tokens": 4, "ephemeral_1h_input_tokens": 6},
+            {"cache_write_tokens": 4, "cache_write_1h_tokens": 6},
+        ),
+    ],
+    ids=["undivided", "by time kept"],
+)
+def test_tokens_written_to_anthropics_cache_are_a_part_of_their_own(creation, expected):
+    """Beside the input, divided by the time that they are kept."""
     usage = {"input_tokens": 1, "cache_creation_input_tokens": 10, "cache_read_input_tokens": 100}
+    usage["cache_creation"] = creation or None
     answer = complete(anthropic_client(Canned(json.dumps({"content": [], "usage": usage}))))
-    assert answer.usage == Usage(input_tokens=11, cached_input_tokens=100)
+    assert answer.usage == Usage(input_tokens=1, cached_input_tokens=100, **expected)
+
+
+def test_tokens_written_to_openais_cache_are_a_part_of_the_prompts():
+    """Here they are taken out of it, as the cached ones are."""
+    details = {"cached_tokens": 2_000, "cache_write_tokens": 400}
+    usage = {"prompt_tokens": 2_600, "completion_tokens": 7, "prompt_tokens_details": details}
+    body = {"choices": [{"message": {"content": "Hi"}}], "usage": usage}
+    answer = complete(openai_client(Canned(json.dumps(body))))
+    assert answer.usage == Usage(
+        input_tokens=200, cached_input_tokens=2_000, cache_write_tokens=400, output_tokens=7
+    )
+
+
+def test_what_a_stream_writes_to_the_cache_after_its_start_is_counted():
+    """The start divides what it knows of; the end has the whole, and the rest is kept the shorter time."""
+    start = {
+        "input_tokens": 7,
+        "cache_creation_input_tokens": 30,
+        "cache_creation": {"ephemeral_5m_input_tokens": 10, "ephemeral_1h_input_tokens": 20},
+    }
+    end = {"cache_creation_input_tokens": 100, "output_tokens": 9}
+    body = anthropic_stream(
+        {"type": "message_start", "message": {"content": [], "usage": start}},
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": end},
+        {"type": "message_stop"},
+    )
+    assert stream(anthropic_client(Canned(body)))[-1].usage == Usage(
+        input_tokens=7, cache_write_tokens=80, cache_write_1h_tokens=20, output_tokens=9
+    )
 
 
 def test_the_usage_of_a_stream_is_put_together():

@@ -232,38 +232,53 @@ class RequestBody(_Asked):
         )
 
 
+class _CacheCreation(_Body):
+    ephemeral_5m_input_tokens: int = 0
+    ephemeral_1h_input_tokens: int = 0
+
+
 class UsageBody(_Body):
     """Tokens as this format counts them: `input_tokens` leaves out those of the cache.
 
-    Tokens written into the cache are dearer than others; `Usage` counts them as input all the same.
+    `cache_creation` divides the tokens written into the cache by how long they are kept. A stream
+    brings it with its start only, so what is written later counts as kept for the shorter time.
     """
 
     input_tokens: int | None = None
     cache_creation_input_tokens: int | None = None
+    cache_creation: _CacheCreation | None = None
     cache_read_input_tokens: int | None = None
     output_tokens: int | None = None
 
     @classmethod
     def of(cls, usage: Usage) -> Self:
         """Return *usage* in these words."""
+        short, long = usage.cache_write_tokens, usage.cache_write_1h_tokens
         return cls(
             input_tokens=usage.input_tokens,
-            cache_creation_input_tokens=0,
+            cache_creation_input_tokens=short + long,
+            cache_creation=_CacheCreation(
+                ephemeral_5m_input_tokens=short, ephemeral_1h_input_tokens=long
+            ),
             cache_read_input_tokens=usage.cached_input_tokens,
             output_tokens=usage.output_tokens,
         )
 
     def usage(self) -> Usage:
-        """Return the three parts that do not overlap."""
+        """Return the parts that do not overlap."""
+        written = self.cache_creation_input_tokens or 0
+        kept = self.cache_creation.ephemeral_1h_input_tokens if self.cache_creation else 0
         return Usage(
-            input_tokens=(self.input_tokens or 0) + (self.cache_creation_input_tokens or 0),
+            input_tokens=self.input_tokens or 0,
             cached_input_tokens=self.cache_read_input_tokens or 0,
+            cache_write_tokens=max(0, written - kept),
+            cache_write_1h_tokens=kept,
             output_tokens=self.output_tokens or 0,
         )
 
     def updated(self, later: UsageBody) -> UsageBody:
         """Return these counts with those that *later* names."""
-        return self.model_copy(update=later.model_dump(exclude_none=True))
+        return self.model_copy(update={name: each for name, each in later if each is not None})
 
 
 class _OtherBlock(_Body):
@@ -358,7 +373,7 @@ class ChunkWriter:
 
     def _ending(self, reason: FinishReason, usage: Usage) -> bytes:
         delta: JsonValue = {"stop_reason": _STOP_REASON[reason], "stop_sequence": None}
-        counts = UsageBody.of(usage).model_dump()
+        counts = UsageBody.of(usage).model_dump(exclude={"cache_creation"})
         closing = self._close() + _event("message_delta", delta=delta, usage=counts)
         return closing + _event("message_stop")
 

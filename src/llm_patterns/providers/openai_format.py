@@ -241,10 +241,11 @@ class RequestBody(_Asked):
 
 class _CachedTokens(_Body):
     cached_tokens: int | None = None
+    cache_write_tokens: int | None = None
 
 
 class UsageBody(_Body):
-    """Tokens as this format counts them: the prompt's include the cached ones."""
+    """Tokens as this format counts them: the prompt's include those read from and written to the cache."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -255,19 +256,23 @@ class UsageBody(_Body):
     def of(cls, usage: Usage) -> Self:
         """Return *usage* in these words."""
         return cls(
-            prompt_tokens=usage.input_tokens + usage.cached_input_tokens,
+            prompt_tokens=usage.total_input_tokens,
             completion_tokens=usage.output_tokens,
             total_tokens=usage.total_tokens,
-            prompt_tokens_details=_CachedTokens(cached_tokens=usage.cached_input_tokens),
+            prompt_tokens_details=_CachedTokens(
+                cached_tokens=usage.cached_input_tokens,
+                cache_write_tokens=usage.cache_write_tokens + usage.cache_write_1h_tokens,
+            ),
         )
 
     def usage(self) -> Usage:
-        """Return the three parts that do not overlap."""
-        details = self.prompt_tokens_details
-        cached = (details.cached_tokens or 0) if details else 0
+        """Return the parts that do not overlap."""
+        details = self.prompt_tokens_details or _CachedTokens()
+        cached, written = details.cached_tokens or 0, details.cache_write_tokens or 0
         return Usage(
-            input_tokens=max(0, self.prompt_tokens - cached),
+            input_tokens=max(0, self.prompt_tokens - cached - written),
             cached_input_tokens=cached,
+            cache_write_tokens=written,
             output_tokens=self.completion_tokens,
         )
 

@@ -91,7 +91,8 @@ class LatencyProfile(BaseModel):
             raise ConfigurationError(
                 f"in_flight must be at least 1, the request itself, not {in_flight!r}"
             )
-        reading = usage.input_tokens / self.input_tokens_per_second
+        fresh = usage.total_input_tokens - usage.cached_input_tokens
+        reading = fresh / self.input_tokens_per_second
         step = (1 + self.decode_slowdown * (in_flight - 1)) / self.output_tokens_per_second
         return Latency(
             (self.time_to_first_token + reading) * rng.lognormvariate(0, self.first_token_sigma),

@@ -256,9 +256,7 @@ class SimulatedProvider:
         return answer
 
     def _check_size(self, request: ChatRequest, model: SimulatedModel, answer: _Answer) -> None:
-        size = (
-            answer.usage.input_tokens + answer.usage.cached_input_tokens + (request.max_tokens or 0)
-        )
+        size = answer.usage.total_input_tokens + (request.max_tokens or 0)
         if size > model.context_window:
             raise InvalidRequest(
                 f"this model's maximum context length is {model.context_window} tokens; the request needs {size}",
@@ -267,7 +265,9 @@ class SimulatedProvider:
             )
 
     def _check_limits(self, request: ChatRequest, answer: _Answer, now: float) -> None:
-        tokens = answer.usage.input_tokens + (request.max_tokens or answer.usage.output_tokens)
+        usage = answer.usage
+        fresh = usage.total_input_tokens - usage.cached_input_tokens
+        tokens = fresh + (request.max_tokens or usage.output_tokens)
         wait = self._gate.admit(tokens, now)
         if wait == inf:
             raise RateLimited(

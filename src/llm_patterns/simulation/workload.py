@@ -10,7 +10,7 @@ code's.
 >>> len(arrivals), arrivals == poisson(2.0, duration=3600, rng=random.Random(1))
 (7151, True)
 >>> TokenLengths.azure("conversation").sample(random.Random(1))
-Usage(input_tokens=310, cached_input_tokens=0, output_tokens=132)
+Usage(input_tokens=310, output_tokens=132)
 
 An *open loop* sends at those times whatever happens: the world outside does not wait for your
 provider, which is why an outage builds a queue. A *closed loop* is a fixed number of clients who
@@ -406,7 +406,7 @@ def _azure(service: str) -> TokenLengths:
 
 
 def _input(usage: Usage) -> int:
-    return usage.input_tokens + usage.cached_input_tokens
+    return usage.total_input_tokens
 
 
 def _quantiles(lengths: Sequence[int], grid: Sequence[float]) -> tuple[float, ...]:
