@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextvars import Context, copy_context
 from math import inf, nan
-from random import Random
 
 import pytest
 from hypothesis import given
@@ -23,8 +22,8 @@ from llm_patterns.toolkit.deadlines import (
     time_allowed,
     time_left,
 )
-
-SECONDS = st.floats(-5, 200_000)
+from tests.toolkit import latency_invariants as invariants
+from tests.toolkit.latency_invariants import JOURNEY, NESTED, RACE
 
 
 def test_there_is_no_deadline_until_one_is_set() -> None:
@@ -52,22 +51,12 @@ def test_what_is_left_shrinks_as_time_passes_and_never_below_zero() -> None:
     simulate(main)
 
 
-@given(st.lists(st.none() | SECONDS, min_size=1, max_size=5))
+@given(NESTED)
 def test_the_earliest_of_nested_deadlines_holds_and_each_is_restored(
     nested: list[float | None],
 ) -> None:
     """Invariant 1."""
-
-    async def enter(rest: list[float | None]) -> None:
-        before = deadline_at()
-        if rest:
-            with deadline(rest[0]):
-                known = [each for each in (before, rest[0]) if each is not None]
-                assert deadline_at() == min(known, default=None)
-                await enter(rest[1:])
-        assert deadline_at() == before
-
-    simulate(lambda: enter(nested))
+    invariants.nested_deadlines(nested)
 
 
 def test_a_deadline_is_restored_when_the_block_raises() -> None:
@@ -184,59 +173,10 @@ def test_a_step_in_time_returns_and_leaves_no_timer() -> None:
     assert simulate(main) == 1
 
 
-@given(
-    outer=st.integers(1, 9), inner=st.integers(1, 9), takes=st.integers(0, 9), own=st.integers(1, 9)
-)
-def test_the_deadline_that_is_over_is_the_one_that_raises(
-    outer: int, inner: int, takes: int, own: int
-) -> None:
-    """Invariant 4: of two nested the earlier, the outer if both; a time-out within stays itself."""
-    own += 10 * (own % 2)  # half of them never happen
-
-    async def main() -> tuple[str, float]:
-        where = "outside"
-        loop = asyncio.get_running_loop()
-        try:
-            async with hard_deadline(outer):
-                where = "between"
-                try:
-                    async with hard_deadline(inner):
-                        async with asyncio.timeout(own):
-                            await asyncio.sleep(takes)
-                        where = "done"
-                except DeadlineExceeded:
-                    where = "inner"
-        except DeadlineExceeded:
-            where = "outer"
-        except TimeoutError:
-            where = "own"
-        return where, loop.time()
-
-    first = min(outer, inner, takes, own)
-    where, at = simulate(main)
-    assert at == first
-    if where == "done":
-        assert takes == first
-    else:
-        assert {"outer": outer, "inner": inner, "own": own}[where] == first
-        assert where != "inner" or inner < outer
-
-
-def test_a_cancellation_passes_through_a_hard_deadline() -> None:
-    """It is not taken for the deadline's own."""
-
-    async def work() -> None:
-        async with hard_deadline(5):
-            await asyncio.sleep(9)
-
-    async def main() -> None:
-        task = asyncio.create_task(work())
-        await asyncio.sleep(1)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-
-    simulate(main)
+@given(RACE)
+def test_what_comes_first_ends_the_work_as_itself(race: tuple[int, ...]) -> None:
+    """Invariant 4: a deadline, the one around it, a time-out within, a cancellation, or the end."""
+    invariants.raced_deadlines(race)
 
 
 def test_work_is_not_begun_that_cannot_be_done_in_time() -> None:
@@ -256,28 +196,10 @@ def test_work_is_not_begun_that_cannot_be_done_in_time() -> None:
     simulate(main)
 
 
-@given(left=st.floats(0.06, 1e6), hops=st.integers(1, 6), seed=st.integers())
-def test_what_is_received_never_exceeds_what_was_left(left: float, hops: int, seed: int) -> None:
-    """Invariant 3, over any number of services; and no more is lost than allowances and milliseconds."""
-    rng = Random(seed)
-
-    async def main() -> None:
-        seconds, lost = left, 0.0
-        for _ in range(hops):
-            allowance = rng.choice([0, 0.01])
-            with deadline(seconds):
-                try:
-                    headers = deadline_headers(allowance=allowance)
-                except DeadlineExceeded:
-                    assert seconds <= allowance + 1e-3
-                    return
-            received = time_allowed(headers, limit=1e9)
-            assert received <= seconds - allowance + 1e-9
-            lost += allowance + 1e-3 + 1e-9
-            seconds = received
-        assert seconds >= min(left, 99_999.999) - lost
-
-    simulate(main)
+@given(JOURNEY)
+def test_what_is_received_never_exceeds_what_was_left(journey: tuple[float, int, int]) -> None:
+    """Invariant 3, over any number of services."""
+    invariants.sent_deadlines(journey)
 
 
 def test_a_call_that_would_arrive_too_late_is_not_sent() -> None:
@@ -305,10 +227,10 @@ def test_a_header_is_read_by_rule(value: str, seconds: float) -> None:
     assert time_allowed({"GRPC-Timeout": value}, limit=5000) == pytest.approx(seconds)
 
 
-@given(st.text(max_size=12))
+@given(st.text(max_size=12) | st.from_regex(r"-?[0-9]{1,9}[HMSmunx]", fullmatch=True))
 def test_any_header_gives_a_time_within_the_limit(value: str) -> None:
-    """Nothing that a caller sends raises, or buys more time."""
-    assert 0 <= time_allowed({"grpc-timeout": value}, limit=30) <= 30
+    """Invariant 3, for callers that mean no good."""
+    invariants.received_deadlines(value)
 
 
 def test_without_a_header_the_limit_holds() -> None:

@@ -18,6 +18,14 @@ from llm_patterns.toolkit.deadlines import (
     time_allowed,
     time_left,
 )
+from llm_patterns.toolkit.distributions import Distribution, WindowedDistribution
+from llm_patterns.toolkit.latency_tracker import (
+    Latencies,
+    LatencyPolicy,
+    LatencyRecorded,
+    LatencyStatistics,
+    LatencyTracker,
+)
 from llm_patterns.toolkit.prices import (
     ModelPrice,
     UnknownModel,
@@ -25,6 +33,7 @@ from llm_patterns.toolkit.prices import (
     price_of,
     price_source,
 )
+from llm_patterns.toolkit.stopwatches import Stopwatch, TimedStream, Timing, timing_of
 
 __all__ = [
     "Cost",
@@ -33,8 +42,18 @@ __all__ = [
     "CostStatistics",
     "CostTracker",
     "DeadlineExceeded",
+    "Distribution",
+    "Latencies",
+    "LatencyPolicy",
+    "LatencyRecorded",
+    "LatencyStatistics",
+    "LatencyTracker",
     "ModelPrice",
+    "Stopwatch",
+    "TimedStream",
+    "Timing",
     "UnknownModel",
+    "WindowedDistribution",
     "deadline",
     "deadline_at",
     "deadline_headers",
@@ -45,5 +64,6 @@ __all__ = [
     "require_time",
     "time_allowed",
     "time_left",
+    "timing_of",
     "usage_of",
 ]
