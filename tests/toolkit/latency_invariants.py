@@ -4,9 +4,12 @@ Each is a function of the module under test, so that it can be shown to fail on 
 """
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from functools import reduce
 from math import floor, inf
+from operator import add
 from random import Random
 from typing import Any
 
@@ -24,7 +27,9 @@ EPSILON = 1e-9
 SECONDS = st.none() | st.floats(-5, 200_000)
 NESTED = st.lists(SECONDS, min_size=1, max_size=5)
 RACE = st.tuples(*(st.integers(1, 9) for _ in range(4)), st.integers(0, 12))
-JOURNEY = st.tuples(st.floats(0.06, 1e6), st.integers(1, 6), st.integers(0, 99))
+JOURNEY = st.tuples(
+    st.floats(0.001, 0.1) | st.floats(0.1, 1e6), st.integers(1, 6), st.integers(0, 99)
+)
 
 
 def nested_deadlines(nested: list[float | None], module: Any = deadlines) -> None:
@@ -103,7 +108,9 @@ def sent_deadlines(journey: tuple[float, int, int], module: Any = deadlines) -> 
 
 def received_deadlines(value: str, module: Any = deadlines) -> None:
     """Nothing that a caller sends raises, or buys more time than the limit."""
-    assert 0 <= module.time_allowed({"grpc-timeout": value}, limit=30) <= 30
+    allowed = module.time_allowed({"grpc-timeout": value}, limit=30)
+    assert 0 <= allowed <= 30
+    assert allowed == 0 or not re.fullmatch("-[0-9]{1,8}[HMSmun]", value)
 
 
 # --- distributions ------------------------------------------------------------------------------
@@ -148,9 +155,7 @@ def sums(parts: list[list[float]], module: Any = distributions) -> None:
     """Parts add up to what one would have seen of all their values, sent through `bins` or not."""
     some = [_distribution(values, module) for values in parts]
     whole = _distribution([value for values in parts for value in values], module)
-    added = module.Distribution()
-    for part in some:
-        added = added + part
+    added = reduce(add, some)
     received = module.Distribution.of(added.bins())
     assert added.bins() == whole.bins() == received.bins()
     assert (added.count, added.max) == (whole.count, whole.max)
