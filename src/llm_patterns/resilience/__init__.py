@@ -8,6 +8,12 @@ from llm_patterns.resilience.breaker_detectors import (
     RateDetector,
     StreakDetector,
 )
+from llm_patterns.resilience.breaker_sharing import (
+    BreakerSharing,
+    SharingLost,
+    SharingPolicy,
+    SharingRestored,
+)
 from llm_patterns.resilience.circuit_breaker import (
     BreakerClosed,
     BreakerEvent,
@@ -17,10 +23,10 @@ from llm_patterns.resilience.circuit_breaker import (
     BreakerState,
     BreakerStatistics,
     CircuitBreaker,
-    CircuitBreakers,
     CircuitOpen,
     Permit,
 )
+from llm_patterns.resilience.keyed_breakers import CircuitBreakers
 from llm_patterns.resilience.retry_budgets import (
     BudgetStatistics,
     EarnedBudget,
@@ -53,6 +59,7 @@ __all__ = [
     "BreakerHalfOpened",
     "BreakerOpened",
     "BreakerPolicy",
+    "BreakerSharing",
     "BreakerState",
     "BreakerStatistics",
     "BudgetEmpty",
@@ -75,6 +82,9 @@ __all__ = [
     "RetryScheduled",
     "RetryStatistics",
     "RetryWithBudget",
+    "SharingLost",
+    "SharingPolicy",
+    "SharingRestored",
     "StopReason",
     "StreakDetector",
     "StreamRestarted",

@@ -30,8 +30,7 @@ from __future__ import annotations
 
 import math
 from asyncio import get_running_loop
-from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import wraps
@@ -41,7 +40,7 @@ from typing import Any, Final, Literal, ParamSpec, Protocol, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from llm_patterns import clock
-from llm_patterns.errors import ConfigurationError, ErrorKind, LLMPatternsError, failure_of
+from llm_patterns.errors import ErrorKind, LLMPatternsError, failure_of
 from llm_patterns.events import EventHook, emit
 from llm_patterns.resilience.breaker_detectors import (
     BaselineExceeded,
@@ -60,7 +59,6 @@ __all__ = [
     "BreakerState",
     "BreakerStatistics",
     "CircuitBreaker",
-    "CircuitBreakers",
     "CircuitOpen",
     "Permit",
 ]
@@ -262,6 +260,9 @@ class Permit:
 class Sharing(Protocol):
     """What a breaker tells of itself to those who share its verdicts, and asks of them."""
 
+    def join(self, breaker: CircuitBreaker) -> None:
+        """It is there."""
+
     def opened(self, breaker: CircuitBreaker, open_for: float) -> None:
         """It opened for so many seconds."""
 
@@ -269,7 +270,7 @@ class Sharing(Protocol):
         """Its probes succeeded."""
 
     def wait_to_probe(self, breaker: CircuitBreaker) -> float:
-        """Return the seconds until it may probe: 0 if now. It asks when a call wants to be the probe."""
+        """Return the seconds until it may probe, 0 if now; asked when a call could be one."""
 
     def forget(self, breaker: CircuitBreaker) -> None:
         """It is no longer in use."""
@@ -314,7 +315,7 @@ class CircuitBreaker:
 
     Use it on any async callable: `guarded = breaker(client.chat.completions.create)`, or as a decorator; on the opening
     of a stream it guards the opening. Callers that guard by hand `acquire` a permit and `release` it. One instance
-    serves one dependency: see `CircuitBreakers`. Put a time-out inside it, for a call that hangs tells nothing.
+    serves one dependency: see `keyed_breakers`. Put a time-out inside it, for a call that hangs tells nothing.
 
     *detector* decides when to open; the default is a `CusumDetector()`. *sharing* makes several processes agree; *rng*
     draws the jitter; *on_event* hears a `BreakerEvent` for everything that happens.
@@ -349,6 +350,8 @@ class CircuitBreaker:
         self._salt = 0.0
         self._succeeded = self._slow = self._failed = 0
         self._no_vote = self._late = self._refused = self._probed = 0
+        if sharing is not None:
+            sharing.join(self)
 
     def __call__(self, call: Callable[P, Awaitable[R]], /) -> Callable[P, Coroutine[Any, Any, R]]:
         """Return *call*, guarded. It raises `CircuitOpen`, or what the call raises."""
@@ -378,6 +381,11 @@ class CircuitBreaker:
             return result
 
         return guarded
+
+    @property
+    def closed(self) -> bool:
+        """Whether every call is admitted, as far as is known without looking at the time."""
+        return self._state in (BreakerState.CLOSED, BreakerState.FORCED_CLOSED)
 
     def acquire(self) -> Permit:
         """Return leave to make one call, at once; raises `CircuitOpen` if there is none."""
@@ -433,7 +441,7 @@ class CircuitBreaker:
         now = get_running_loop().time()
         if to == "open":
             self._enter(BreakerState.FORCED_OPEN)
-            self._openings.begin(now, math.inf, evidence=None)
+            self._openings.begin(now, 0.0, evidence=None)
         elif to == "closed":
             self._openings.end(now)
             self._enter(BreakerState.FORCED_CLOSED)
@@ -489,18 +497,20 @@ class CircuitBreaker:
     def _wait(self, now: float) -> float:
         """Return the seconds until a call may be admitted, after what time alone has changed."""
         state, policy = self._state, self.policy
-        if state is BreakerState.HALF_OPEN:
-            oldest = next(iter(self._probes)).began if self._probes else now
-            if now - oldest < policy.slow_after:
-                full = len(self._probes) >= policy.max_probes
-                return oldest + policy.slow_after - now if full else 0.0
-            self._open(now, evidence=None)
-        elif state is BreakerState.RAMPING:
+        if state is BreakerState.RAMPING:
             since = now - self._since
             if since < policy.ramp:
                 return 0.0 if ramp_admits(self._asked, since, policy, self._salt) else _RAMP_TICK
             self._state, self._unguarded = BreakerState.CLOSED, self._generation
-        if self._state not in (BreakerState.OPEN, BreakerState.FORCED_OPEN):
+        elif state is BreakerState.HALF_OPEN and self._probes:
+            left = next(iter(self._probes)).began + policy.slow_after - now
+            if left <= 0:
+                self._open(now, evidence=None)
+            elif len(self._probes) >= policy.max_probes:
+                return left
+        if self._state is BreakerState.FORCED_OPEN:
+            return math.inf
+        if self._state in (BreakerState.CLOSED, BreakerState.FORCED_CLOSED):
             return 0.0
         left = self._openings.until - now
         return left if left > 0 or self._sharing is None else self._sharing.wait_to_probe(self)
@@ -563,76 +573,6 @@ class CircuitBreaker:
         self._probes.clear()
         self._probes_good = 0
         self.detector.reset()
-
-
-class CircuitBreakers:
-    """A breaker for each dependency: provider, model, endpoint.
-
-    One for all of a provider would refuse its healthy models because of a sick one; one for each user would never see
-    enough calls. *detector* makes a detector for each. There are at most *max_keys*: the least recently used one that
-    is closed makes room, and has to learn anew when it is asked for again.
-
-    >>> breakers = CircuitBreakers(BreakerPolicy())
-    >>> breakers.of("openai", "gpt-6", "eu").key
-    'openai|gpt-6|eu'
-    >>> breakers.of("openai", "gpt-6", "eu") is breakers.of("openai", "gpt-6", "eu")
-    True
-    """
-
-    def __init__(
-        self,
-        policy: BreakerPolicy,
-        *,
-        detector: Callable[[], Detector] = CusumDetector,
-        sharing: Sharing | None = None,
-        max_keys: int = 1_000,
-        rng: Random | None = None,
-        on_event: EventHook[BreakerEvent] | None = None,
-    ) -> None:
-        if max_keys < 1:
-            raise ConfigurationError(f"max_keys is {max_keys}; at least 1 is needed")
-        self.policy = policy
-        self.max_keys = max_keys
-        self._detector = detector
-        self._sharing = sharing
-        self._rng = rng
-        self._on_event = on_event
-        self._breakers: OrderedDict[str, CircuitBreaker] = OrderedDict()
-
-    def of(self, *scope: str) -> CircuitBreaker:
-        """Return the breaker of a dependency, named from the general to the particular."""
-        if not scope or any("|" in part for part in scope):
-            raise ConfigurationError(
-                f"a scope of one or more names without '|' is needed, not {scope}"
-            )
-        key = "|".join(scope)
-        breaker = self._breakers.get(key)
-        if breaker is None:
-            if len(self._breakers) >= self.max_keys:
-                self._make_room()
-            breaker = self._breakers[key] = self._made(key)
-        self._breakers.move_to_end(key)
-        return breaker
-
-    def statistics(self) -> Mapping[str, BreakerStatistics]:
-        """Return the statistics of all, by key, the least recently used first."""
-        return {key: breaker.statistics() for key, breaker in self._breakers.items()}
-
-    def _made(self, key: str) -> CircuitBreaker:
-        return CircuitBreaker(
-            self.policy,
-            key=key,
-            detector=self._detector(),
-            sharing=self._sharing,
-            rng=self._rng,
-            on_event=self._on_event,
-        )
-
-    def _make_room(self) -> None:
-        closed = (key for key, each in self._breakers.items() if each._state is BreakerState.CLOSED)
-        leaving = self._breakers.pop(next(closed, next(iter(self._breakers))))
-        if self._sharing is not None:
-            self._sharing.forget(leaving)
 
 
 class _Openings:
