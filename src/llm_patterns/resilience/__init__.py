@@ -25,8 +25,34 @@ from llm_patterns.resilience.circuit_breaker import (
     CircuitBreaker,
     CircuitOpen,
     Permit,
+    vote_of,
+)
+from llm_patterns.resilience.degradation_levels import (
+    AnswerRejected,
+    Level,
+    LevelPolicy,
+    LevelStatistics,
+    SkipReason,
+)
+from llm_patterns.resilience.degraded_answers import (
+    Answer,
+    NotSafeToActOn,
+    Skipped,
+)
+from llm_patterns.resilience.graceful_degradation import (
+    DegradationEvent,
+    DegradationPolicy,
+    DegradationStatistics,
+    Degraded,
+    DegradedShareRose,
+    GracefulDegradation,
+    LevelDrilled,
 )
 from llm_patterns.resilience.keyed_breakers import CircuitBreakers
+from llm_patterns.resilience.load_shedding import (
+    Dimmer,
+    DimmerPolicy,
+)
 from llm_patterns.resilience.retry_budgets import (
     BudgetStatistics,
     EarnedBudget,
@@ -50,8 +76,17 @@ from llm_patterns.resilience.retry_with_budget import (
     StreamRestarted,
     backoff_delay,
 )
+from llm_patterns.resilience.stale_cache import (
+    Cached,
+    CacheMiss,
+    StaleCache,
+    StaleCachePolicy,
+    StaleCacheStatistics,
+)
 
 __all__ = [
+    "Answer",
+    "AnswerRejected",
     "AttemptFailed",
     "BaselineExceeded",
     "BreakerClosed",
@@ -64,14 +99,29 @@ __all__ = [
     "BreakerStatistics",
     "BudgetEmpty",
     "BudgetStatistics",
+    "CacheMiss",
+    "Cached",
     "CircuitBreaker",
     "CircuitBreakers",
     "CircuitOpen",
     "CusumDetector",
+    "DegradationEvent",
+    "DegradationPolicy",
+    "DegradationStatistics",
+    "Degraded",
+    "DegradedShareRose",
     "Detector",
+    "Dimmer",
+    "DimmerPolicy",
     "EarnedBudget",
     "Evidence",
+    "GracefulDegradation",
     "InFlightBudget",
+    "Level",
+    "LevelDrilled",
+    "LevelPolicy",
+    "LevelStatistics",
+    "NotSafeToActOn",
     "Permit",
     "QuotaBucket",
     "RateDetector",
@@ -85,6 +135,11 @@ __all__ = [
     "SharingLost",
     "SharingPolicy",
     "SharingRestored",
+    "SkipReason",
+    "Skipped",
+    "StaleCache",
+    "StaleCachePolicy",
+    "StaleCacheStatistics",
     "StopReason",
     "StreakDetector",
     "StreamRestarted",
@@ -92,4 +147,5 @@ __all__ = [
     "Unlimited",
     "WindowBudget",
     "backoff_delay",
+    "vote_of",
 ]
