@@ -1,12 +1,12 @@
 """The cost tracker: exact sums, and nothing lost between labels."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from decimal import Decimal, localcontext
 from fractions import Fraction
 from functools import reduce
 from operator import add
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,17 +14,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from llm_patterns.chat import ChatResponse, Usage
+from llm_patterns.chat import ChatRequest, ChatResponse, Message, Usage
+from llm_patterns.errors import ConnectionFailed, RateLimited, ServerError
 from llm_patterns.simulation.loop import simulate
-from llm_patterns.toolkit.cost_tracker import (
-    OVERFLOW,
+from llm_patterns.toolkit import (
     Cost,
     CostPolicy,
     CostRecorded,
     CostTracker,
-    usage_of,
+    ModelPrice,
+    UnknownModel,
+    price_of,
 )
-from llm_patterns.toolkit.prices import ModelPrice, UnknownModel, price_of
+from llm_patterns.toolkit.costs import OVERFLOW
 
 HOUSE = ModelPrice(
     input_usd_per_mtok=Decimal("0.3"),
@@ -128,73 +130,8 @@ def test_recording_an_unknown_model_counts_nothing() -> None:
     assert costs.statistics() == CostTracker().statistics()
 
 
-class Object(SimpleNamespace):
-    """An answer as an SDK gives it: attributes instead of keys."""
-
-
-def as_object(value: Any) -> Any:
-    """Turn decoded JSON into nested objects."""
-    if isinstance(value, Mapping):
-        return Object(**{key: as_object(item) for key, item in value.items()})
-    return value
-
-
-@pytest.mark.parametrize("shape", [dict, as_object])
-@pytest.mark.parametrize(
-    ("usage", "expected"),
-    [
-        (
-            {
-                "prompt_tokens": 100,
-                "completion_tokens": 7,
-                "prompt_tokens_details": {"cached_tokens": 64},
-            },
-            Usage(input_tokens=36, cached_input_tokens=64, output_tokens=7),
-        ),
-        (
-            {"prompt_tokens": 9, "completion_tokens": 7, "prompt_tokens_details": None},
-            Usage(input_tokens=9, output_tokens=7),
-        ),
-        ({"prompt_tokens": 9, "total_tokens": 9}, Usage(input_tokens=9)),
-        (
-            {
-                "input_tokens": 100,
-                "input_tokens_details": {"cached_tokens": 64},
-                "output_tokens": 7,
-            },
-            Usage(input_tokens=36, cached_input_tokens=64, output_tokens=7),
-        ),
-        (
-            {
-                "input_tokens": 10,
-                "cache_creation_input_tokens": 20,
-                "cache_read_input_tokens": 30,
-                "output_tokens": 7,
-            },
-            Usage(input_tokens=30, cached_input_tokens=30, output_tokens=7),
-        ),
-        (
-            {"input_tokens": 10, "cache_read_input_tokens": None, "output_tokens": 7},
-            Usage(input_tokens=10, output_tokens=7),
-        ),
-        ({"seconds": 3}, None),
-    ],
-    ids=["chat", "uncached", "embedding", "responses", "anthropic", "anthropic-plain", "other"],
-)
-def test_usage_is_understood_by_its_shape(shape: Any, usage: Any, expected: Usage | None) -> None:
-    """The vendors' usage objects, or their JSON, become one disjoint usage."""
-    assert usage_of(shape({"usage": usage})) == expected
-
-
-def test_usage_of_this_librarys_answer_is_its_own() -> None:
-    """No translation; an answer that reports nothing gives None."""
-    used = Usage(input_tokens=1, output_tokens=2)
-    assert usage_of(ChatResponse(id="1", model="house", usage=used)) == used
-    assert usage_of("text") is None
-
-
 def test_a_layer_records_each_answer_and_hands_it_on() -> None:
-    """The answer passes unchanged; its cost is under the layer's labels and the answer's model."""
+    """The answer passes unchanged; its cost is under the layer's labels, its outcome and the answer's model."""
     told: list[CostRecorded] = []
     costs = CostTracker(CostPolicy(prices={"house": HOUSE}), on_event=told.append)
     answer = ChatResponse(id="1", model="house", usage=Usage(output_tokens=1_000_000))
@@ -205,55 +142,195 @@ def test_a_layer_records_each_answer_and_hands_it_on() -> None:
     guarded = costs.layer(model="asked-for", labels={"feature": "search"})(call)
     assert simulate(lambda: guarded("hello")) is answer
     assert costs.statistics().by("feature")["search"].usd == Decimal("1.1")
-    labels = {"feature": "search", "model": "house"}
+    labels = {"feature": "search", "model": "house", "outcome": "answered"}
     assert told == [CostRecorded("house", answer.usage, Decimal("1.1"), labels)]
 
 
+async def anonymous(**request: object) -> dict[str, object]:
+    """An answer that does not say which model it is from."""
+    return {"usage": {"input_tokens": 1_000_000, "output_tokens": 0}}
+
+
 def test_a_layer_uses_its_own_model_where_the_answer_names_none() -> None:
-    """Decoded JSON without a model is priced as the model that was asked for."""
+    """Decoded JSON without a model is priced as the model that the layer knows, whatever was asked for."""
     costs = tracker()
-
-    async def call() -> dict[str, dict[str, int]]:
-        return {"usage": {"input_tokens": 1_000_000, "output_tokens": 0}}
-
-    simulate(costs.layer(model="house")(call))
+    simulate(costs.layer(model="house")(anonymous)(model="other"))
     assert costs.statistics().by("model")["house"].usd == Decimal("0.3")
 
 
+def test_a_layer_uses_the_model_asked_for_where_nobody_names_another() -> None:
+    """It is in the request, as an argument or inside one."""
+    costs = tracker()
+    request = ChatRequest(model="other", messages=(Message.user("Hello"),))
+
+    async def call(request: ChatRequest) -> dict[str, object]:
+        return await anonymous()
+
+    simulate(costs.layer()(anonymous)(model="house"))
+    simulate(costs.layer()(call)(request))
+    assert {model: cost.calls for model, cost in costs.statistics().by("model").items()} == {
+        "house": 1,
+        "other": 1,
+    }
+
+
 @pytest.mark.parametrize(
-    "answer",
+    ("answer", "used"),
     [
-        "no usage",
-        ChatResponse(id="1", model="no-such-model-zzz", usage=Usage(input_tokens=1)),
-        {"usage": {"input_tokens": 1, "output_tokens": 1}},
+        ("no usage", Usage()),
+        (
+            ChatResponse(id="1", model="no-such-model-zzz", usage=Usage(input_tokens=1)),
+            Usage(input_tokens=1),
+        ),
+        (
+            {"usage": {"input_tokens": 1, "output_tokens": 2}},
+            Usage(input_tokens=1, output_tokens=2),
+        ),
+        (
+            {"model": "house", "usage": {"prompt_tokens": 3}, "service_tier": "scale"},
+            Usage(input_tokens=3),
+        ),
     ],
-    ids=["no usage", "unknown model", "no model"],
+    ids=["no usage", "unknown model", "no model", "unknown tier"],
 )
-def test_an_answer_that_cannot_be_priced_still_passes_and_is_counted(answer: object) -> None:
-    """Nothing paid for is lost for want of a price, and the gap shows (invariant 4)."""
+def test_an_answer_that_cannot_be_priced_still_passes_and_is_counted(
+    answer: object, used: Usage
+) -> None:
+    """Nothing paid for is lost for want of a price, and the gap shows under its labels (invariant 4)."""
     told: list[CostRecorded] = []
-    costs = CostTracker(on_event=told.append)
+    costs = CostTracker(CostPolicy(prices={"house": HOUSE}), on_event=told.append)
 
     async def call() -> object:
         return answer
 
-    assert simulate(costs.layer()(call)) is answer
-    statistics = costs.statistics()
-    assert (statistics.unpriced, statistics.total.calls) == (1, 0)
+    assert simulate(costs.layer(labels={"tenant": "acme"})(call)) is answer
+    assert costs.statistics().by("tenant") == {"acme": Cost(calls=1, usage=used, unpriced=1)}
     assert [event.usd for event in told] == [None]
 
 
-def test_a_layer_lets_errors_through_and_records_nothing() -> None:
-    """A failed call has no answer to price."""
+@pytest.mark.parametrize(
+    ("tier", "told", "usd"),
+    [
+        (None, "batch", "0.15"),
+        (None, "standard", "0.3"),
+        ("batch", None, "0.15"),
+        ("batch", "standard", "0.15"),
+    ],
+)
+def test_a_batchs_answer_has_a_batchs_price(tier: str | None, told: str | None, usd: str) -> None:
+    """The tier is what the layer says, else what the answer says of itself."""
+    price = HOUSE.model_copy(update={"batch_ratio": Decimal("0.5")})
+    costs = CostTracker(CostPolicy(prices={"house": price}))
+
+    async def call() -> dict[str, object]:
+        return {"model": "house", "usage": {"input_tokens": 1_000_000, "service_tier": told}}
+
+    simulate(costs.layer(tier=tier)(call))
+    assert costs.statistics().total.usd == Decimal(usd)
+
+
+@pytest.mark.parametrize(
+    ("error", "calls"),
+    [
+        (TimeoutError(), 1),
+        (ConnectionFailed("gone"), 1),
+        (asyncio.CancelledError(), 1),
+        (RateLimited("slow down", status_code=429), 0),
+        (ServerError("oops", status_code=500), 0),
+        (ValueError("a bug"), 0),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_call_without_an_answer_counts_where_it_may_be_billed(
+    error: BaseException, calls: int
+) -> None:
+    """A time-out leaves a model that works on: the gap shows as unpriced. A refusal is none."""
     costs = tracker()
 
-    async def call() -> None:
-        await asyncio.sleep(1)
-        raise TimeoutError
+    async def call(**request: str) -> None:
+        raise error
 
-    with pytest.raises(TimeoutError):
-        simulate(costs.layer(model="house")(call))
-    assert costs.statistics() == CostTracker().statistics()
+    with pytest.raises(type(error)):
+        simulate(costs.layer(labels={"tenant": "acme"})(call)(model="house"))
+    statistics = costs.statistics()
+    assert statistics.total == Cost(calls=calls, unpriced=calls)
+    assert list(statistics.by("outcome")) == ["abandoned"] * calls
+
+
+def test_labels_around_a_call_go_with_it_into_its_tasks() -> None:
+    """Two requests at once keep theirs apart, and what they start inherits them."""
+    costs = tracker()
+
+    async def step() -> None:
+        await asyncio.sleep(1)
+        costs.record(Usage(input_tokens=1), "house")
+
+    async def request(tenant: str, steps: int) -> None:
+        with costs.labels(tenant=tenant, prompt_version="v7", team="blue"):
+            async with asyncio.TaskGroup() as group:
+                for _ in range(steps):
+                    group.create_task(step())
+
+    async def main() -> None:
+        await asyncio.gather(request("acme", 2), request("zoo", 3))
+        costs.record(Usage(input_tokens=1), "house")
+
+    simulate(main)
+    statistics = costs.statistics()
+    assert {tenant: cost.calls for tenant, cost in statistics.by("tenant").items()} == {
+        "": 1,
+        "acme": 2,
+        "zoo": 3,
+    }
+    assert statistics.by("prompt_version")["v7"].calls == statistics.by("team")["blue"].calls == 5
+
+
+def test_the_nearest_label_wins() -> None:
+    """A call's own before the inner scope's before the outer's; the model is always the one priced."""
+    told: list[CostRecorded] = []
+    costs = CostTracker(CostPolicy(prices={"house": HOUSE}), on_event=told.append)
+    with costs.labels(tenant="outer", feature="outer", outcome="outer", model="wrong"):
+        with costs.labels(feature="inner", outcome="inner"):
+            costs.record(Usage(), "house", labels={"outcome": "own"})
+        costs.record(Usage(), "house")
+    assert [dict(event.labels) for event in told] == [
+        {"tenant": "outer", "feature": "inner", "outcome": "own", "model": "house"},
+        {"tenant": "outer", "feature": "outer", "outcome": "outer", "model": "house"},
+    ]
+
+
+def test_labels_end_with_their_block_even_in_a_generator_that_another_task_closes() -> None:
+    """As a web framework does with what a handler left open."""
+    costs = tracker()
+
+    async def handler() -> AsyncIterator[None]:
+        with costs.labels(tenant="acme"):
+            yield
+
+    async def main() -> None:
+        generator = handler()
+        await anext(generator)
+        await asyncio.create_task(generator.aclose())  # type: ignore[attr-defined]
+
+    simulate(main)
+    with costs.labels(tenant="acme"):
+        pass
+    costs.record(Usage(input_tokens=1), "house")
+    assert list(costs.statistics().by("tenant")) == [""]
+
+
+def test_an_explicit_day_prices_a_call_of_that_day() -> None:
+    """For a batch that is collected the day after a price has changed."""
+    costs = CostTracker()
+    usage = Usage(input_tokens=1_000_000)
+    usd = [
+        costs.record(
+            usage, "gemini-4-argon", provider="google", at=datetime(year, 1, 5, tzinfo=UTC)
+        )
+        for year in (2026, 2027)
+    ]
+    assert usd[0] != usd[1]
+    assert costs.statistics().total.usd == sum(usd)
 
 
 @pytest.mark.parametrize("limit", [0, 100_001])

@@ -1,13 +1,18 @@
 """Toolkit: what every pattern's user needs."""
 
-from llm_patterns.toolkit.cost_tracker import (
-    Cost,
-    CostPolicy,
-    CostRecorded,
-    CostStatistics,
-    CostTracker,
-    usage_of,
+from llm_patterns.toolkit.cost_ledger import (
+    CostLedger,
+    CostsNotWritten,
+    LabelsDropped,
+    LedgerEvent,
+    LedgerPolicy,
+    LedgerStatistics,
+    LedgerWriteFailed,
+    LedgerWritten,
 )
+from llm_patterns.toolkit.cost_store import CostStore, MemoryCostStore, SQLCostStore
+from llm_patterns.toolkit.cost_tracker import CostPolicy, CostRecorded, CostTracker, Outcome
+from llm_patterns.toolkit.costs import Cost, CostBook, CostStatistics
 from llm_patterns.toolkit.deadlines import (
     DeadlineExceeded,
     deadline,
@@ -29,6 +34,7 @@ from llm_patterns.toolkit.latency_tracker import (
 from llm_patterns.toolkit.prices import (
     ModelPrice,
     UnknownModel,
+    UnknownTier,
     model_price,
     price_of,
     price_source,
@@ -57,49 +63,68 @@ from llm_patterns.toolkit.prompt_store import (
 from llm_patterns.toolkit.prompt_tables import SQLPromptStore
 from llm_patterns.toolkit.prompts import Prompt, RenderFailed, prompt_diff
 from llm_patterns.toolkit.stopwatches import Stopwatch, TimedStream, Timing, timing_of
+from llm_patterns.toolkit.stream_usage import RecordedStream, StreamUsage
+from llm_patterns.toolkit.usage import estimated_tokens, usage_of
 
 __all__ = [
     "ContentChanged",
     "Cost",
+    "CostBook",
+    "CostLedger",
     "CostPolicy",
     "CostRecorded",
     "CostStatistics",
+    "CostStore",
     "CostTracker",
+    "CostsNotWritten",
     "DeadlineExceeded",
     "Distribution",
     "LabelConflict",
     "LabelMove",
     "Labelled",
+    "LabelsDropped",
     "Latencies",
     "LatencyPolicy",
     "LatencyRecorded",
     "LatencyStatistics",
     "LatencyTracker",
+    "LedgerEvent",
+    "LedgerPolicy",
+    "LedgerStatistics",
+    "LedgerWriteFailed",
+    "LedgerWritten",
+    "MemoryCostStore",
     "MemoryPromptStore",
     "ModelPrice",
     "NothingBefore",
+    "Outcome",
     "Prompt",
     "PromptNotFound",
     "PromptRegistry",
     "PromptSave",
     "PromptStore",
     "PromptVersion",
+    "RecordedStream",
     "RegistryEvent",
     "RegistryPolicy",
     "RegistryStatistics",
     "RenderFailed",
+    "SQLCostStore",
     "SQLPromptStore",
     "ServedPrompt",
     "Signature",
     "StaleServed",
     "Stopwatch",
+    "StreamUsage",
     "TimedStream",
     "Timing",
     "UnknownModel",
+    "UnknownTier",
     "WindowedDistribution",
     "deadline",
     "deadline_at",
     "deadline_headers",
+    "estimated_tokens",
     "hard_deadline",
     "model_price",
     "price_of",
