@@ -61,6 +61,7 @@ __all__ = [
     "CircuitBreaker",
     "CircuitOpen",
     "Permit",
+    "vote_of",
 ]
 
 P = ParamSpec("P")
@@ -132,8 +133,8 @@ class BreakerPolicy(BaseModel):
         default=2.0,
         ge=1,
         le=4,
-        description="Growth of the open time when the circuit opens again. It begins anew when the circuit has stayed "
-        "closed for as long as it was last open.",
+        description="Growth of the open time when the circuit opens again. It begins anew when the whole load has "
+        "been admitted for as long as the circuit was last open.",
     )
     open_jitter: float = Field(
         default=0.2,
@@ -558,7 +559,7 @@ class CircuitBreaker:
         emit(self._on_event, BreakerOpened(self.key, open_for, reopened, evidence))
 
     def _close(self, now: float, *, told: bool = False) -> None:
-        open_seconds = self._openings.end(now)
+        open_seconds = self._openings.end(now, ramp=self.policy.ramp)
         self._enter(BreakerState.RAMPING if self.policy.ramp else BreakerState.CLOSED)
         self._since = now
         self._salt = (self._rng or clock.rng()).random()
@@ -603,12 +604,12 @@ class _Openings:
             self._down_since = now
             self.evidence = evidence
 
-    def end(self, now: float) -> float:
-        """Note that it closed, and return the seconds since it had opened."""
+    def end(self, now: float, *, ramp: float = 0.0) -> float:
+        """Note that it closed, and return the seconds since it had opened. A rest begins after the ramp."""
         lasted = 0.0 if self._down_since is None else now - self._down_since
         self._seconds += lasted
         self._down_since = None
-        self._up_since = now
+        self._up_since = now + ramp
         return lasted
 
     def seconds(self, now: float) -> float:
