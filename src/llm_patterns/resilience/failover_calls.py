@@ -1,0 +1,449 @@
+"""One call: whom may it still ask, how long may each take, and what does it hold meanwhile?
+
+A call asks targets until one answers. While an attempt runs it holds a permit of its target, and perhaps one of the
+shared budget; each is given back once, with the outcome. When an attempt's share of the time is over, it is cut off
+only if another target could take its place then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from asyncio import get_running_loop
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import inf
+from types import TracebackType
+from typing import Final, Generic, Literal, TypeVar
+
+from llm_patterns.chat import ChatRequest
+from llm_patterns.errors import ErrorKind, Failure, LLMPatternsError, failure_of
+from llm_patterns.events import EventHook, emit
+from llm_patterns.resilience.circuit_breaker import CircuitOpen, Permit, vote_of
+from llm_patterns.resilience.failover_rules import (
+    FailoverPolicy,
+    Reaction,
+    attempt_share,
+    reaction_to,
+)
+from llm_patterns.resilience.failover_streams import close_stream
+from llm_patterns.resilience.failover_targets import Target, TargetRefused
+from llm_patterns.resilience.retry_budgets import RetryBudget
+from llm_patterns.toolkit.deadlines import deadline_at
+
+__all__ = ["AllTargetsFailed", "AttentionNeeded", "GaveUp", "TargetFailed"]
+
+R = TypeVar("R")
+
+HEDGE_BURST: Final = 3.0
+HEDGE_SAMPLES: Final = 20
+"""Answers of a target that must be known before a percentile of them means something."""
+
+GaveUp = Literal["targets", "attempts", "budget", "deadline"]
+"""What ran out when a call failed."""
+
+
+class AllTargetsFailed(LLMPatternsError):
+    """No target answered. `attempts` holds each that failed or refused, in order; `reason` is what ran out.
+
+    `kind` is that of the last request that was sent, `REFUSED` if none was; `retry_after` the seconds until a target
+    may admit one again. The headers say `x-should-retry: false`: what could be tried at once has been tried.
+    """
+
+    def __init__(
+        self, reason: GaveUp, attempts: tuple[TargetFailed, ...], retry_after: float | None
+    ) -> None:
+        self.reason: GaveUp = reason
+        self.attempts = attempts
+        self.retry_after = retry_after
+        self.headers = {"x-should-retry": "false"}
+        asked = [attempt.failure for attempt in attempts if attempt.asked]
+        self.kind = asked[-1].kind if asked else ErrorKind.REFUSED
+        self.status_code = asked[-1].status_code if asked else None
+        told = "; ".join(f"{each.target}: {each.error!r}" for each in attempts) or "none was asked"
+        super().__init__(f"no target answered ({_WHY[reason]}): {told}")
+
+
+_WHY: Final[Mapping[GaveUp, str]] = {
+    "targets": "no other target is left",
+    "attempts": "max_attempts reached",
+    "budget": "the shared budget is empty",
+    "deadline": "no time left before the deadline",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TargetFailed:
+    """A target failed a request after `seconds`, or (kind `REFUSED`) was not asked."""
+
+    target: str
+    error: Exception
+    failure: Failure
+    seconds: float
+
+    @property
+    def asked(self) -> bool:
+        """Return whether a request was sent."""
+        return self.failure.kind is not ErrorKind.REFUSED
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionNeeded:
+    """A target fails in a way that only a person can mend. It rests for `seconds`, and is tried again."""
+
+    target: str
+    failure: Failure
+    seconds: float
+
+
+class Common:
+    """What the calls of one failover have in common: their policy, their budget, and the books."""
+
+    def __init__(
+        self,
+        policy: FailoverPolicy,
+        budget: RetryBudget | None,
+        on_event: EventHook[object] | None,
+    ) -> None:
+        self.policy = policy
+        self.budget = budget
+        self.on_event = on_event
+        self.hedge_credit = HEDGE_BURST
+        self.calls = self.stopped = self.hedges = 0
+        self.gave_up: Counter[GaveUp] = Counter()
+
+    def begin(self, now: float) -> None:
+        """Note that a call begins."""
+        self.calls += 1
+        if self.policy.hedge_percentile is not None:
+            credit = self.hedge_credit + self.policy.max_hedge_share
+            self.hedge_credit = min(HEDGE_BURST, credit)
+        if self.budget is not None:
+            self.budget.begin(now)
+
+    def deadline(self, now: float) -> float:
+        """Return the loop time at which a call that begins now is over; the ambient deadline holds if it is earlier."""
+        ambient = deadline_at()
+        ours = now + self.policy.deadline
+        return ours if ambient is None else min(ours, ambient)
+
+    def failed(self, target: Target, error: Exception, seconds: float) -> TargetFailed:
+        """Keep the books of a failed attempt."""
+        failed = TargetFailed(target.name, error, failure_of(error), seconds)
+        target.failed(failed.failure.kind)
+        emit(self.on_event, failed)
+        return failed
+
+    def react(self, target: Target, failed: TargetFailed) -> Reaction:
+        """Return the reaction to a failure; the target rests where it says so."""
+        policy, failure = self.policy, failed.failure
+        reaction = reaction_to(failed.error, failure, policy.reactions)
+        now = get_running_loop().time()
+        if reaction is Reaction.REST:
+            wish = policy.rate_limit_rest if failure.retry_after is None else failure.retry_after
+            target.rest(min(wish, policy.max_rest), failure.kind, now)
+        elif reaction is Reaction.ALARM:
+            target.rest(policy.alarm_rest, failure.kind, now)
+            emit(self.on_event, AttentionNeeded(target.name, failure, policy.alarm_rest))
+        return reaction
+
+
+class Cutoff:
+    """A time-out that looks around before it cuts: `asyncio.timeout`, but longer while no other target is available.
+
+    *began* is when the attempt did, *deadline* when the call is over; at most *most* of *others* may still be asked.
+    """
+
+    __slots__ = (
+        *("_began", "_cut", "_deadline", "_most", "_nested"),
+        *("_others", "_policy", "_task", "_timer"),
+    )
+
+    def __init__(
+        self,
+        began: float,
+        deadline: float,
+        others: Sequence[Target],
+        most: int,
+        policy: FailoverPolicy,
+    ) -> None:
+        self._began = began
+        self._deadline = deadline
+        self._others = others
+        self._most = most
+        self._policy = policy
+        self._cut = False
+
+    def __enter__(self) -> None:
+        loop = get_running_loop()
+        task = asyncio.current_task(loop)
+        assert task is not None
+        self._task = task
+        self._nested = self._task.cancelling()
+        self._timer = loop.call_at(self._until(len(self._others)), self._fire)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._timer.cancel()
+        if self._cut and self._task.uncancel() <= self._nested and kind is asyncio.CancelledError:
+            raise TimeoutError from error
+
+    def _until(self, others: int) -> float:
+        left, most = self._deadline - self._began, self._most
+        share = attempt_share(left, others=min(others, most), policy=self._policy)
+        return self._began + share
+
+    def _fire(self) -> None:
+        loop = get_running_loop()
+        now = loop.time()
+        until = self._until(sum(target.available(now) for target in self._others))
+        if until > now:
+            self._timer = loop.call_at(until, self._fire)
+        else:
+            self._cut = True
+            self._task.cancel()
+
+
+class Attempt:
+    """One request on its way to one target, and what it holds."""
+
+    __slots__ = (
+        *("_settled", "answer", "began", "budget", "budget_permit"),
+        *("hedge", "permit", "seconds", "target"),
+    )
+
+    def __init__(self, target: Target, permit: Permit, began: float) -> None:
+        self.target = target
+        self.permit = permit
+        self.began = began
+        self.seconds: float | None = None
+        self.hedge = False
+        self.answer: object = None
+        self.budget: RetryBudget | None = None
+        self.budget_permit: float | None = None
+        self._settled = False
+
+    def settle(self, *, succeeded: bool | None) -> None:
+        """Give back what it holds, with its outcome. The second time does nothing."""
+        if self._settled:
+            return
+        self._settled = True
+        duration = self.seconds if succeeded else None
+        self.target.release(self.permit, succeeded=succeeded, duration=duration)
+        if self.budget is None:
+            return
+        if self.budget_permit is not None:
+            self.budget.release(self.budget_permit, succeeded=succeeded)
+        elif succeeded:
+            self.budget.succeeded()
+
+
+class Call(Generic[R]):
+    """One call: who may still be asked (`queue`), what failed, and when it is over."""
+
+    def __init__(
+        self,
+        common: Common,
+        queue: list[Target],
+        ask: Callable[[Target], Awaitable[R]],
+        kind: str,
+        request: ChatRequest | None,
+        *,
+        began: float,
+        deadline: float,
+    ) -> None:
+        self.common = common
+        self.queue = queue
+        self.ask = ask
+        self.kind = kind
+        self.request = request
+        self.began = began
+        self.deadline = deadline
+        self.attempts: list[TargetFailed] = []
+        self.sent = 0
+        self._now = get_running_loop().time
+        self._last = Failure(ErrorKind.TIMEOUT)  # what a hedge is for
+        self._candidates = list(queue)
+        self._ended = False
+        common.begin(began)
+
+    def end(self) -> None:
+        """Note that the call is over. The second time does nothing."""
+        if not self._ended and self.common.budget is not None:
+            self.common.budget.end()
+        self._ended = True
+
+    async def win(self) -> Attempt:
+        """Ask one target after the other until one answers; its attempt is the caller's to settle."""
+        while True:
+            attempt = self._next()
+            delay = self._hedge_delay(attempt.target)
+            if delay is None:
+                won = await self._ask(attempt)
+            else:
+                won = await self._race(attempt, delay)
+            if won is not None:
+                return won
+
+    def fail(self, attempt: Attempt, error: Exception) -> None:
+        """Note that *attempt* failed; raises *error* if no other target is to be asked for it."""
+        target, common = attempt.target, self.common
+        attempt.settle(succeeded=vote_of(error, target.breaker.policy))
+        failed = common.failed(target, error, self._now() - attempt.began)
+        self.attempts.append(failed)
+        if common.react(target, failed) is Reaction.STOP:
+            common.stopped += 1
+            if len(self.attempts) > 1:
+                told = ", ".join(f"{each.target}: {each.error!r}" for each in self.attempts[:-1])
+                error.add_note(f"from {failed.target}, after {told}")
+            raise error
+        if failed.asked:
+            self._last = failed.failure
+            if common.budget is not None:
+                common.budget.failed(failed.failure)
+
+    def refuse(self, target: Target, refusal: Exception) -> None:
+        """Note that *target* was not asked."""
+        failed = TargetFailed(target.name, refusal, failure_of(refusal), 0.0)
+        self.attempts.append(failed)
+        emit(self.common.on_event, failed)
+
+    def _next(self) -> Attempt:
+        """Return leave to ask the next target; raises `AllTargetsFailed` if there is none."""
+        while self.queue:
+            now = self._now()
+            if (reason := self._out_of(now)) is not None:
+                raise self._gave_up(reason)
+            target = self.queue.pop(0)
+            try:
+                attempt = Attempt(target, target.acquire(now, self.request), now)
+            except (TargetRefused, CircuitOpen) as refusal:
+                self.refuse(target, refusal)
+                continue
+            if not self._affords(attempt):
+                raise self._gave_up("budget")
+            self.sent += 1
+            return attempt
+        raise self._gave_up("targets")
+
+    def _out_of(self, now: float) -> GaveUp | None:
+        policy = self.common.policy
+        if self.sent >= policy.max_attempts:
+            return "attempts"
+        left = self.deadline - now
+        return "deadline" if left < policy.expected_latency or left <= 0 else None
+
+    def _affords(self, attempt: Attempt) -> bool:
+        """Draw on the budget for an attempt that is not the call's first; settles it if that can't be afforded."""
+        budget = self.common.budget
+        if budget is not None and self.sent:
+            attempt.budget_permit = budget.acquire(self._last, attempt.began)
+            if attempt.budget_permit is None:
+                attempt.settle(succeeded=None)
+                return False
+        attempt.budget = budget
+        return True
+
+    async def _ask(self, attempt: Attempt) -> Attempt | None:
+        policy = self.common.policy
+        most = policy.max_attempts - self.sent
+        try:
+            with Cutoff(attempt.began, self.deadline, self.queue, most, policy):
+                attempt.answer = await self.ask(attempt.target)
+        except Exception as error:
+            self.fail(attempt, error)
+            return None
+        except BaseException:
+            attempt.settle(succeeded=None)
+            raise
+        attempt.seconds = self._now() - attempt.began
+        return attempt
+
+    def _hedge_delay(self, target: Target) -> float | None:
+        share = self.common.policy.hedge_percentile
+        if share is None or self.common.hedge_credit < 1 or not self.queue:
+            return None
+        return target.percentile(self.kind, share, at_least=HEDGE_SAMPLES)
+
+    async def _race(self, first: Attempt, delay: float) -> Attempt | None:
+        """Ask a second target if the first takes longer than *delay*; return whichever answers, None if both fail."""
+        attempts = [first]
+        outcome: Attempt | Exception | None = None
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._outcome(first))]
+                answered, _ = await asyncio.wait(tasks, timeout=delay)
+                if not answered and (second := self._hedge()) is not None:
+                    attempts.append(second)
+                    tasks.append(group.create_task(self._outcome(second)))
+                outcome = await _first(tasks)
+                for task in tasks:
+                    task.cancel()
+        except BaseException:
+            outcome = None
+            raise
+        finally:
+            for attempt in attempts:
+                if attempt is not outcome:
+                    await _drop(attempt)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    def _hedge(self) -> Attempt | None:
+        """Return leave to ask a second target beside the first, or None if there is none or it can't be afforded."""
+        now, common = self._now(), self.common
+        target = next((each for each in self.queue if each.available(now)), None)
+        if target is None or self._out_of(now) is not None or common.hedge_credit < 1:
+            return None
+        attempt = Attempt(target, target.acquire(now, self.request), now)
+        if not self._affords(attempt):
+            return None
+        attempt.hedge = True
+        self.queue.remove(target)
+        self.sent += 1
+        common.hedge_credit -= 1
+        common.hedges += 1
+        return attempt
+
+    async def _outcome(self, attempt: Attempt) -> Attempt | Exception | None:
+        try:
+            return await self._ask(attempt)
+        except Exception as error:
+            return error
+
+    def _gave_up(self, reason: GaveUp) -> AllTargetsFailed:
+        common, now = self.common, self._now()
+        common.gave_up[reason] += 1
+        wait = min(target.retry_after(now) for target in self._candidates)
+        failed = AllTargetsFailed(reason, tuple(self.attempts), wait if wait < inf else None)
+        if self.attempts:
+            failed.__cause__ = self.attempts[-1].error
+        emit(common.on_event, failed)
+        return failed
+
+
+async def _first(
+    tasks: list[asyncio.Task[Attempt | Exception | None]],
+) -> Attempt | Exception | None:
+    """Return the first answer of a race; where there is none, the error that is the caller's, or None."""
+    waiting, ended = set(tasks), list[Attempt | Exception | None]()
+    while waiting:
+        _, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        ended = [task.result() for task in tasks if task.done()]
+        if answered := [each for each in ended if isinstance(each, Attempt)]:
+            return answered[0]
+    return next((each for each in ended if each is not None), None)
+
+
+async def _drop(attempt: Attempt) -> None:
+    """Close an answer that lost the race, if it came at all, and give back what the attempt held."""
+    try:
+        if attempt.answer is not None:
+            await close_stream(attempt.answer)
+    finally:
+        attempt.settle(succeeded=None)
