@@ -276,17 +276,17 @@ PART_BUGS: dict[str, tuple[ModuleType, str, str, Callable[[Any], None], str]] = 
     ),
     "nothing may be slow": (
         load_shedding,
-        "allowed = policy.slow_share",
-        "allowed = 0.001",
+        "share, allowed = slow / answers, policy.slow_share",
+        "share, allowed = slow / answers, 0.001",
         check_dimming,
         "a twentieth",
     ),
-    "silence does not count": (
+    "one answer speaks for a silence": (
         load_shedding,
-        "elapsed=elapsed - first",
-        "elapsed=0",
-        check_dimming,
-        "half the rise",
+        "min(elapsed, max(self.policy.period, self.policy.target))",
+        "elapsed",
+        lambda module: check_dimmer(module, runs=200),
+        "too quickly",
     ),
     "the highest gets less": (
         load_shedding,

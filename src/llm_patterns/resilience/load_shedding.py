@@ -6,7 +6,7 @@ up again; each priority may use a little less of it than the one above, so that 
 Invariants, whatever is recorded:
 
 1. A dimmer's level stays between 0 and 1, and moves by no more than its rates allow: down in `fall` seconds, up in
-   `rise`.
+   `rise`. Without answers it stays where it is.
 2. A limit is at least 1, so that one call always finds out whether the provider is well; it is never above the cap.
 3. At one moment no priority is admitted while a higher one is shed.
 
@@ -87,14 +87,13 @@ def turned(level: float, *, slow: int, answers: int, elapsed: float, policy: Dim
 
     An integral controller on the share of slow answers, whose error is scaled to 1 at both ends: none slow raises the
     level at `1 / rise` a second, all slow lower it at `1 / fall`. Clamping is its anti-windup, for it has no other
-    memory. A second that nobody asked in raises it too: nothing is slow.
+    memory.
 
     >>> policy = DimmerPolicy(target=5, rise=60, fall=20)
     >>> [round(turned(0.5, slow=slow, answers=100, elapsed=1, policy=policy), 3) for slow in (0, 5, 100)]
     [0.517, 0.5, 0.45]
     """
-    share = slow / answers if answers else 0.0
-    allowed = policy.slow_share
+    share, allowed = slow / answers, policy.slow_share
     if share <= allowed:
         step = (allowed - share) / allowed / policy.rise
     else:
@@ -118,36 +117,33 @@ class Dimmer:
         self._level = 1.0
         self._slow = 0
         self._answers = 0
-        self._period_began: float | None = None
+        self._turned_at: float | None = None
 
     def record(self, seconds: float, now: float) -> None:
         """Take in that an answer took so long."""
+        if self._turned_at is None:
+            self._turned_at = now
         self._turn(now)
         self._answers += 1
         self._slow += seconds > self.policy.target
 
     def level(self, now: float) -> float:
         """Return the share of the cap that may be used: 1 in good times."""
-        self._turn(now)
+        if self._answers:
+            self._turn(now)
         return self._level
 
     def _turn(self, now: float) -> None:
-        if self._period_began is None:
-            self._period_began = now
-        elapsed = now - self._period_began
-        if elapsed < self.policy.period:
+        elapsed = now - (self._turned_at or 0.0)
+        if not self._answers or elapsed < self.policy.period:
             return
-        # What was counted holds for one period; those that passed since without an answer were quiet.
-        first = self.policy.period if self._answers else 0.0
+        # An answer speaks for the time that it took, not for the silence before: calls that hang are no quiet time.
         self._level = turned(
             self._level,
             slow=self._slow,
             answers=self._answers,
-            elapsed=first,
+            elapsed=min(elapsed, max(self.policy.period, self.policy.target)),
             policy=self.policy,
         )
-        self._level = turned(
-            self._level, slow=0, answers=0, elapsed=elapsed - first, policy=self.policy
-        )
         self._slow = self._answers = 0
-        self._period_began = now
+        self._turned_at = now

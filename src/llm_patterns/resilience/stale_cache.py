@@ -120,8 +120,8 @@ class _Flight(Generic[R]):
 class StaleCache(Generic[Q, R]):
     """Answers with their age, in memory. It belongs to one event loop; only `fill` and `recall` are awaited.
 
-    *key* makes of a request what its answer depends on. `GracefulDegradation` asks it for fresh answers and fills it;
-    `recall` is the call of a level that gives stale ones.
+    *key* makes of a request what its answer depends on. A ladder asks it for fresh answers and fills it; `recall` is
+    the call of a level that gives stale ones.
     """
 
     def __init__(self, policy: StaleCachePolicy, *, key: Callable[[Q], Hashable]) -> None:
@@ -154,8 +154,8 @@ class StaleCache(Generic[Q, R]):
         self._fresh_hits += 1
         return held
 
-    async def recall(self, request: Q) -> Cached[R]:
-        """Return the answer to *request*, stale or not; raises `CacheMiss`."""
+    async def recall(self, request: Q) -> R | Cached[R]:
+        """Return the answer to *request* with its age, fresh or stale; raises `CacheMiss`. The call of a level."""
         held = self.get(request, get_running_loop().time())
         if held is None:
             self._misses += 1
