@@ -12,6 +12,7 @@ True
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import time
 from abc import ABC, abstractmethod
@@ -19,6 +20,8 @@ from abc import ABC, abstractmethod
 __all__ = ["World", "now", "rng"]
 
 _RNG = random.Random()
+if hasattr(os, "register_at_fork"):  # or all workers of a server would draw the same numbers
+    os.register_at_fork(after_in_child=_RNG.seed)
 
 
 class World(ABC):

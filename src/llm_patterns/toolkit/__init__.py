@@ -24,6 +24,7 @@ from llm_patterns.toolkit.deadlines import (
     time_left,
 )
 from llm_patterns.toolkit.distributions import Distribution, WindowedDistribution
+from llm_patterns.toolkit.json_lines import JsonLinesPolicy, JsonLinesSink, SinkStatistics
 from llm_patterns.toolkit.latency_tracker import (
     Latencies,
     LatencyPolicy,
@@ -62,8 +63,28 @@ from llm_patterns.toolkit.prompt_store import (
 )
 from llm_patterns.toolkit.prompt_tables import SQLPromptStore
 from llm_patterns.toolkit.prompts import Prompt, RenderFailed, prompt_diff
+from llm_patterns.toolkit.spans import (
+    FinishedSpan,
+    SpanContext,
+    SpanEvent,
+    TraceFile,
+    read_lines,
+    remote_parent,
+    trace_headers,
+)
 from llm_patterns.toolkit.stopwatches import Stopwatch, TimedStream, Timing, timing_of
 from llm_patterns.toolkit.stream_usage import RecordedStream, StreamUsage
+from llm_patterns.toolkit.trace_logger import (
+    RedactionFailed,
+    Span,
+    TraceEvent,
+    TraceEvicted,
+    TraceLogger,
+    TracePolicy,
+    TraceStatistics,
+    current_context,
+)
+from llm_patterns.toolkit.trace_sinks import MemorySink, OpenTelemetrySink, TraceSink, tee
 from llm_patterns.toolkit.usage import estimated_tokens, usage_of
 
 __all__ = [
@@ -79,6 +100,9 @@ __all__ = [
     "CostsNotWritten",
     "DeadlineExceeded",
     "Distribution",
+    "FinishedSpan",
+    "JsonLinesPolicy",
+    "JsonLinesSink",
     "LabelConflict",
     "LabelMove",
     "Labelled",
@@ -95,8 +119,10 @@ __all__ = [
     "LedgerWritten",
     "MemoryCostStore",
     "MemoryPromptStore",
+    "MemorySink",
     "ModelPrice",
     "NothingBefore",
+    "OpenTelemetrySink",
     "Outcome",
     "Prompt",
     "PromptNotFound",
@@ -105,6 +131,7 @@ __all__ = [
     "PromptStore",
     "PromptVersion",
     "RecordedStream",
+    "RedactionFailed",
     "RegistryEvent",
     "RegistryPolicy",
     "RegistryStatistics",
@@ -113,14 +140,26 @@ __all__ = [
     "SQLPromptStore",
     "ServedPrompt",
     "Signature",
+    "SinkStatistics",
+    "Span",
+    "SpanContext",
+    "SpanEvent",
     "StaleServed",
     "Stopwatch",
     "StreamUsage",
     "TimedStream",
     "Timing",
+    "TraceEvent",
+    "TraceEvicted",
+    "TraceFile",
+    "TraceLogger",
+    "TracePolicy",
+    "TraceSink",
+    "TraceStatistics",
     "UnknownModel",
     "UnknownTier",
     "WindowedDistribution",
+    "current_context",
     "deadline",
     "deadline_at",
     "deadline_headers",
@@ -130,9 +169,13 @@ __all__ = [
     "price_of",
     "price_source",
     "prompt_diff",
+    "read_lines",
+    "remote_parent",
     "require_time",
+    "tee",
     "time_allowed",
     "time_left",
     "timing_of",
+    "trace_headers",
     "usage_of",
 ]
