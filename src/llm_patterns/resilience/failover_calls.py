@@ -248,7 +248,7 @@ class Call(Generic[R]):
     def __init__(
         self,
         common: Common,
-        queue: list[Target],
+        candidates: list[Target],
         ask: Callable[[Target], Awaitable[R]],
         kind: str,
         request: ChatRequest | None,
@@ -257,7 +257,7 @@ class Call(Generic[R]):
         deadline: float,
     ) -> None:
         self.common = common
-        self.queue = queue
+        self.queue = list(candidates)
         self.ask = ask
         self.kind = kind
         self.request = request
@@ -267,7 +267,7 @@ class Call(Generic[R]):
         self.sent = 0
         self._now = get_running_loop().time
         self._last = Failure(ErrorKind.TIMEOUT)  # what a hedge is for
-        self._candidates = list(queue)
+        self._candidates = candidates
         self._ended = False
         common.begin(began)
 
@@ -301,10 +301,12 @@ class Call(Generic[R]):
                 told = ", ".join(f"{each.target}: {each.error!r}" for each in self.attempts[:-1])
                 error.add_note(f"from {failed.target}, after {told}")
             raise error
-        if failed.asked:
-            self._last = failed.failure
-            if common.budget is not None:
-                common.budget.failed(failed.failure)
+        if not failed.asked:
+            self.sent -= 1  # a pattern inside the target refused it
+            return
+        self._last = failed.failure
+        if common.budget is not None:
+            common.budget.failed(failed.failure)
 
     def refuse(self, target: Target, refusal: Exception) -> None:
         """Note that *target* was not asked."""

@@ -224,15 +224,15 @@ def ranked(targets: Sequence[Target], order: Order, now: float, rng: Random) -> 
 def attempt_share(left: float, *, others: int, policy: FailoverPolicy) -> float:
     """Return the seconds that an attempt may take, of *left* before the deadline, with *others* that may come after.
 
-    An equal share, so that a target that hangs leaves as much to each of the others. But never less than
-    `expected_latency`, for a target that is cut off sooner than it can answer would look sick; and never more than
-    `attempt_timeout`.
+    An equal share, so that a target that hangs leaves as much to each of the others; but for no more of them than can
+    have their `expected_latency`, since one that is cut off sooner than it can answer looks sick. `attempt_timeout` is
+    the longest.
 
     >>> policy = FailoverPolicy(deadline=60, expected_latency=2, attempt_timeout=20)
-    >>> attempt_share(4, others=3, policy=policy), attempt_share(60, others=1, policy=policy)
-    (2.0, 20.0)
+    >>> attempt_share(5, others=3, policy=policy), attempt_share(60, others=1, policy=policy)
+    (2.5, 20.0)
     """
-    share = max(left / (others + 1), policy.expected_latency)
-    if policy.attempt_timeout is not None:
-        share = min(share, policy.attempt_timeout)
-    return min(share, left)
+    if policy.expected_latency:
+        others = min(others, max(0, int(left / policy.expected_latency) - 1))
+    share = left / (others + 1)
+    return share if policy.attempt_timeout is None else min(share, policy.attempt_timeout)

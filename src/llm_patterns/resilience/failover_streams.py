@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from inspect import isawaitable
 from typing import Literal, Protocol, Self
 
@@ -184,7 +185,8 @@ class FailoverStream:
             await self._close(succeeded=True)
             raise StopAsyncIteration
         try:
-            await close_stream(self._chunks)
+            with suppress(Exception):  # it is broken already, and that is the error that counts
+                await close_stream(self._chunks)
             before = self.target
             self._call.broke(error)
             restarted = await self._taken_up(before, error)

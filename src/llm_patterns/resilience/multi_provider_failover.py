@@ -349,14 +349,16 @@ class MultiProviderFailover:
         try:
             permit = target.acquire(began, request)
         except (TargetRefused, CircuitOpen) as refusal:
-            call = Call(common, others, ask, kind, request, began=began, deadline=deadline)
+            call = Call(common, candidates, ask, kind, request, began=began, deadline=deadline)
+            del call.queue[0]
             call.refuse(target, refusal)
             return await self._finish(call, None)
         try:
             with Cutoff(began, deadline, others, policy.max_attempts - 1, policy):
                 answer = await ask(target)
         except Exception as error:
-            call = Call(common, others, ask, kind, request, began=began, deadline=deadline)
+            call = Call(common, candidates, ask, kind, request, began=began, deadline=deadline)
+            del call.queue[0]
             call.sent = 1
             call.fail(Attempt(target, permit, began), error)
             return await self._finish(call, None)
@@ -544,6 +546,8 @@ class _StreamCall:
         call.deadline = self._failover._common.deadline(now)
         won = await self._win()
         won.target.answered(call.kind, won.seconds or 0.0, get_running_loop().time())
+        if self._session is not None:
+            self._failover._remember(self._session, call, won)
         return cast("ChatStream", won.answer)
 
     async def _win(self) -> Attempt:
