@@ -193,11 +193,14 @@ class LatencyTracker:
         if not 0 <= seconds < float("inf"):
             raise ValueError(f"a duration of {seconds} s can't be; 0 or more and finite is needed")
         series = self._of(tuple(sorted(labels.items())))
-        if timing not in series:
+        seen = series.get(timing)
+        if seen is None:
             window, slices = self.policy.window, self.policy.slices
-            series[timing] = WindowedDistribution(window=window, slices=slices, **self._settings())
-        series[timing].record(seconds, get_running_loop().time())
-        emit(self._on_event, LatencyRecorded(seconds, timing, labels))
+            seen = WindowedDistribution(window=window, slices=slices, **self._settings())
+            series[timing] = seen
+        seen.record(seconds, get_running_loop().time())
+        if self._on_event is not None:
+            emit(self._on_event, LatencyRecorded(seconds, timing, labels))
 
     def stopwatch(self, *, labels: Mapping[str, str] = _NOTHING) -> Stopwatch:
         """Return a context manager, for `with` and `async with`, that counts how long its block took."""
@@ -209,7 +212,6 @@ class LatencyTracker:
         Of a stream it counts `TIME_TO_FIRST_TOKEN` and `TIME_PER_TOKEN` too, as its reader sees them, by the tokens
         that the last chunk reports, or else by the chunks. One that is dropped without `aclose` is never counted.
         """
-
         record = partial(self.record, labels=labels)
 
         def wrap(call: Callable[P, Awaitable[R]]) -> Callable[P, Coroutine[Any, Any, R]]:
@@ -221,8 +223,9 @@ class LatencyTracker:
                 except BaseException as error:
                     watch.stop(error)
                     raise
-                if isinstance(result, AsyncIterable):
-                    return cast("R", TimedStream(result, watch, record))
+                if hasattr(result, "__aiter__"):
+                    stream = cast("AsyncIterable[object]", result)
+                    return cast("R", TimedStream(stream, watch, record))
                 watch.stop()
                 return result
 
@@ -249,10 +252,10 @@ class LatencyTracker:
         return LatencyStatistics(series, latencies({}))
 
     def _of(self, labels: Labels) -> dict[Timing, WindowedDistribution]:
+        if labels in self._series:
+            return self._series[labels]
         room = len(self._series) < self.policy.max_series
-        return self._series.setdefault(
-            labels if room or labels in self._series else _OVERFLOW_KEY, {}
-        )
+        return self._series.setdefault(labels if room else _OVERFLOW_KEY, {})
 
     def _settings(self) -> dict[str, Any]:
         return self.policy.model_dump(include={"relative_error", "max_bins"})
