@@ -38,13 +38,13 @@ BUGS = {
         breaker_invariants.open_times_are_bounded,
     ),
     "half open admits everybody": (
-        "elif len(self._probes) >= policy.max_probes:",
-        "elif len(self._probes) >= 1_000:",
+        "if len(self._probes) >= self.policy.max_probes:",
+        "if len(self._probes) >= 1_000:",
         breaker_invariants.probes_are_limited,
     ),
     "one probe too many": (
-        "elif len(self._probes) >= policy.max_probes:",
-        "elif len(self._probes) > policy.max_probes:",
+        "if len(self._probes) >= self.policy.max_probes:",
+        "if len(self._probes) > self.policy.max_probes:",
         breaker_invariants.probes_are_limited,
     ),
     "probes are not counted in": (
@@ -113,8 +113,8 @@ BUGS = {
         breaker_invariants.agrees_with_the_model,
     ),
     "a probe that hangs holds the circuit": (
-        "            if left <= 0:\n",
-        "            if left <= -1_000:\n",
+        "elif self._probes and now -",
+        "elif self._probes and -1_000 + now -",
         breaker_invariants.agrees_with_the_model,
     ),
     "a bad probe is forgiven": (
@@ -138,8 +138,8 @@ BUGS = {
         breaker_invariants.agrees_with_the_model,
     ),
     "the ramp never ends": (
-        "            if since < policy.ramp:\n",
-        "            if since < policy.ramp + 1_000:\n",
+        "if now - self._since >= self.policy.ramp:",
+        "if now - self._since >= self.policy.ramp + 1_000:",
         breaker_invariants.agrees_with_the_model,
     ),
 }

@@ -465,7 +465,7 @@ class CircuitBreaker:
     def statistics(self) -> BreakerStatistics:
         """Return the counts so far, and the state now."""
         now = get_running_loop().time()
-        self._wait(now)
+        self._pass(now)
         return BreakerStatistics(
             key=self.key,
             state=self._state,
@@ -496,25 +496,29 @@ class CircuitBreaker:
         return result
 
     def _wait(self, now: float) -> float:
-        """Return the seconds until a call may be admitted, after what time alone has changed."""
-        state, policy = self._state, self.policy
-        if state is BreakerState.RAMPING:
-            since = now - self._since
-            if since < policy.ramp:
-                return 0.0 if ramp_admits(self._asked, since, policy, self._salt) else _RAMP_TICK
-            self._state, self._unguarded = BreakerState.CLOSED, self._generation
-        elif state is BreakerState.HALF_OPEN and self._probes:
-            left = next(iter(self._probes)).began + policy.slow_after - now
-            if left <= 0:
-                self._open(now, evidence=None)
-            elif len(self._probes) >= policy.max_probes:
-                return left
-        if self._state is BreakerState.FORCED_OPEN:
-            return math.inf
-        if self._state in (BreakerState.CLOSED, BreakerState.FORCED_CLOSED):
-            return 0.0
+        """Return the seconds until a call may be admitted."""
+        self._pass(now)
+        match self._state:
+            case BreakerState.CLOSED | BreakerState.FORCED_CLOSED:
+                return 0.0
+            case BreakerState.FORCED_OPEN:
+                return math.inf
+            case BreakerState.RAMPING:
+                since = now - self._since
+                admitted = ramp_admits(self._asked, since, self.policy, self._salt)
+                return 0.0 if admitted else _RAMP_TICK
+        if len(self._probes) >= self.policy.max_probes:
+            return next(iter(self._probes)).began + self.policy.slow_after - now
         left = self._openings.until - now
         return left if left > 0 or self._sharing is None else self._sharing.wait_to_probe(self)
+
+    def _pass(self, now: float) -> None:
+        """Do what time alone does: end the ramp, give up a probe that has taken too long."""
+        if self._state is BreakerState.RAMPING:
+            if now - self._since >= self.policy.ramp:
+                self._state, self._unguarded = BreakerState.CLOSED, self._generation
+        elif self._probes and now - next(iter(self._probes)).began >= self.policy.slow_after:
+            self._open(now, evidence=None)
 
     def _settle(self, generation: int, vote: bool | None, taken: float, now: float) -> None:
         if generation != self._generation:
