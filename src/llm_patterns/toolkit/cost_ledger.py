@@ -73,13 +73,16 @@ MAX_LABELS_SIZE: Final = 2_000
 
 
 class CostsNotWritten(LLMPatternsError):
-    """The ledger was closed before all of it was written; `entries` are what is missing."""
+    """The ledger was closed before all of it was confirmed; `entries` are what is missing.
+
+    The store may have up to `max_batch` of them all the same: those of a batch whose confirmation got lost.
+    """
 
     def __init__(self, entries: tuple[Entry, ...]) -> None:
         self.entries = entries
         cost = sum((entry.cost for entry in entries), Cost())
         super().__init__(
-            f"{cost.calls} calls of {cost.usd} dollars could not be written to the ledger; "
+            f"the ledger did not confirm {cost.calls} calls of {cost.usd} dollars; "
             "they are in this error's entries"
         )
 
@@ -335,7 +338,7 @@ class CostLedger:
     def _note(self, error: Exception) -> None:
         self._failures += 1
         pending = self.statistics().pending
-        if self._failures == 1:
+        if pending and self._failures == 1:
             _LOG.warning("costs are not being written; %d calls are pending: %r", pending, error)
         emit(self._on_event, LedgerWriteFailed(error, pending))
 
