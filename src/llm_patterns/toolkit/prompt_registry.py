@@ -362,12 +362,19 @@ class PromptRegistry:
     ) -> LabelMove:
         began = get_running_loop().time()
         moved = await self._store.move(name, label, to, signature, expected=expected)
-        # A new entry: a read that began before the move fills the old one.
-        self._labels.pop((name, label), None)
-        _recent(self._labels, (name, label), self.policy.max_cached, lambda: _Entry(moved, began))
+        self._point(moved, began)
         self._keep(moved.version)
         emit(self._on_event, moved.move)
         return moved.move
+
+    def _point(self, moved: Labelled, began: float) -> None:
+        """Remember where a label is now, in a new entry: a read that began before the move fills the old one."""
+        key = (moved.move.name, moved.move.label)
+        entry = self._labels.get(key)
+        if entry and entry.known and entry.known.move.sequence > moved.move.sequence:
+            return  # A later move was confirmed sooner.
+        self._labels.pop(key, None)
+        _recent(self._labels, key, self.policy.max_cached, lambda: _Entry(moved, began))
 
     def _keep(self, version: PromptVersion) -> PromptVersion:
         for which in (version.number, version.digest):

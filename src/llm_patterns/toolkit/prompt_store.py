@@ -225,27 +225,33 @@ def next_move(
 ) -> LabelMove:
     """Return the move that takes *label* from *current* to version *to*, or where that is None, back to *before*.
 
-    *before* is the move that *current* names so. Raises `LabelConflict`, `NothingBefore`, `PromptNotFound`.
+    *before* is the move that *current* names so. Where the label is at *to* already, that is *current* itself. Raises
+    `LabelConflict`, `NothingBefore`, `PromptNotFound`.
     """
     at = current.number if current else 0
     if expected is not None and expected != at:
         raise LabelConflict(name, label, expected, current)
+    if current is not None and to == at:
+        return current
     if to is not None:
-        there = current.sequence if current else None
-        return LabelMove(name, label, sequence, at or None, to, there, False, *signature)
-    if current is None:
+        number, back = to, current.sequence if current else None
+    elif current is None:
         raise PromptNotFound(name, f"label {label!r}")
-    if before is None:
+    elif before is None:
         raise NothingBefore(name, label, at)
+    else:
+        number, back = before.number, before.before
     return LabelMove(
-        name,
-        label,
-        sequence,
-        at,
-        before.number,
-        before.before,
-        True,
-        *signature,
+        name=name,
+        label=label,
+        sequence=sequence,
+        previous=at or None,
+        number=number,
+        before=back,
+        rollback=to is None,
+        by=signature.by,
+        at=signature.at,
+        why=signature.why,
     )
 
 
@@ -288,9 +294,8 @@ class MemoryPromptStore:
             current=current, before=before, expected=expected,
         )  # fmt: skip
         version = await self.version(name, move.number)
-        if current and current.number == move.number:
-            return Labelled(version, current)
-        history.append(move)
+        if move is not current:
+            history.append(move)
         return Labelled(version, move)
 
     async def version(self, name: str, which: int | str) -> PromptVersion:

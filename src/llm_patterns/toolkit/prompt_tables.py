@@ -96,9 +96,8 @@ class SQLPromptStore:
             if version is None:
                 count = await _last(transaction, "number", "prompt_versions", name)
                 raise no_version(name, move.number, count)
-            if current and current.number == move.number:
-                return Labelled(version, current)
-            await _add_entry(transaction, move)
+            if move is not current:
+                await _add_entry(transaction, move)
         return Labelled(version, move)
 
     async def version(self, name: str, which: int | str) -> PromptVersion:
