@@ -36,7 +36,8 @@ def usage_of(response: object) -> Usage | None:
     """Return the usage that any client's *response* reports, by its shape, or None.
 
     Understands this library's, OpenAI's (chat completions, responses, embeddings) and Anthropic's,
-    as objects or as decoded JSON.
+    as objects or as decoded JSON. Tokens count alike whether they are text, sound or picture, and
+    what OpenAI's cache keeps for twelve hours counts as what it keeps for half an hour.
 
     >>> usage_of({"usage": {"input_tokens": 20, "cache_read_input_tokens": 80, "output_tokens": 5}})
     Usage(input_tokens=20, cached_input_tokens=80, output_tokens=5)
@@ -75,9 +76,9 @@ def tier_of(response: object) -> str | None:
 def estimated_tokens(text: str) -> int:
     """Return about how many tokens *text* is: a quarter of its bytes in UTF-8.
 
-    Beside OpenAI's o200k encoding that is within 6% for English prose, Python, Chinese and Japanese (where a quarter
-    of the characters would be a third of the tokens), but 83% too much for Russian and a third too little for dense
-    JSON. Pass a tokenizer where that matters.
+    Beside OpenAI's o200k encoding that is a quarter too much for English prose, within a tenth for Python, Chinese and
+    Japanese (where a quarter of the characters would be a third of the tokens), two thirds too much for Russian, and a
+    third too little for dense JSON. Pass a tokenizer where that matters.
 
     >>> estimated_tokens("four bytes a token"), estimated_tokens("")
     (5, 0)
