@@ -15,7 +15,8 @@ memory, whatever the traffic; (2) it answers from what was recorded since the la
 [False, False, False, False, False, True]
 
 Sources: Page, "Continuous Inspection Schemes" (Biometrika 1954); Reynolds and Stoumbos, "A CUSUM Chart for Monitoring
-a Proportion When Inspecting Continuously" (Journal of Quality Technology 1999).
+a Proportion When Inspecting Continuously" (Journal of Quality Technology 1999); Moustakides, "Optimal Stopping Times
+for Detecting Changes in Distributions" (Annals of Statistics 1986), measured by the worst history before the change.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ class Detector(Protocol):
 
 
 class CusumDetector:
-    """Page's sequential test: the quickest to find a change among all with the same rate of false opens.
+    """Page's sequential test: none with as few false opens finds the change to the sick rate sooner (Moustakides).
 
     Each bad call adds to a score, each good one takes 1 off, never below zero; the circuit opens at the threshold. What
     a bad call adds follows from the two rates (the log-likelihood ratios, rounded to whole steps as Reynolds and

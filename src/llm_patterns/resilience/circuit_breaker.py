@@ -124,10 +124,11 @@ class BreakerPolicy(BaseModel):
         "most overloads; 5 to 10 where a person waits.",
     )
     max_open_time: float = Field(
-        default=300.0,
+        default=60.0,
         ge=1,
         le=3600,
-        description="Longest open time in seconds, however often it grew. A service that is well again waits for it.",
+        description="Longest open time in seconds, however often it grew. A probe is one call: a longer wait saves "
+        "little, and a provider that is well again has to wait for it.",
     )
     open_multiplier: float = Field(
         default=2.0,
