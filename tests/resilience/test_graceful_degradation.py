@@ -795,6 +795,15 @@ def test_a_ladder_that_cannot_work_is_refused_when_built(
         ladder(*(level(name, Script("x"), **options) for name, options in levels), policy=policy)
 
 
+def test_a_dimmer_must_see_slowness_before_it_is_cut_off() -> None:
+    """Else a crowd looks like an outage, and the breaker opens."""
+    dimmer = Dimmer(DimmerPolicy(target=6))
+    with pytest.raises(
+        ConfigurationError, match="timeout of 6 s and a dimmer with a target of 6 s"
+    ):
+        ladder(level("full", Script("x"), timeout=6, dimmer=dimmer))
+
+
 @pytest.mark.parametrize(
     ("policy", "options", "said"),
     [

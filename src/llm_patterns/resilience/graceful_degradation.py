@@ -471,8 +471,20 @@ def _check(policy: DegradationPolicy, levels: Sequence[Level[Q, R]]) -> None:
             f"the levels reserve {needed:g} s and the deadline is {policy.deadline:g} s: the first would never be "
             "asked; lower the reserves, drop a level, or let users wait longer"
         )
+    for level in levels:
+        _check_dimmer(level)
     if policy.require_disjoint:
         _check_disjoint(levels)
+
+
+def _check_dimmer(level: Level[Q, R]) -> None:
+    timeout, dimmer = level.policy.timeout, level.dimmer
+    if timeout is not None and dimmer is not None and dimmer.policy.target >= timeout:
+        raise ConfigurationError(
+            f"level {level.name!r} has a timeout of {timeout:g} s and a dimmer with a target of "
+            f"{dimmer.policy.target:g} s, so that an answer is cut off, and its breaker counts it, before the dimmer "
+            "calls it slow; lower the target"
+        )
 
 
 def _check_disjoint(levels: Sequence[Level[Q, R]]) -> None:

@@ -50,7 +50,7 @@ OUTAGE = [Hang(start=300, duration=600), Outage(start=900, duration=1200)]
 CROWD = (300, 600)
 QUIZ = random.Random(SEED).sample(mmlu_outcomes(), k=len(mmlu_outcomes()))
 POPULARITY = list(accumulate(1 / rank**0.8 for rank in range(1, len(QUIZ) + 1)))
-STEPS = {"strong": (6.0, 40), "weak": (5.0, 40), "rules": (0.1, 1_000)}  # seconds, calls at once
+STEPS = {"strong": (7.0, 40), "weak": (5.0, 40), "rules": (0.1, 1_000)}  # seconds, calls at once
 WEAK = HOSTED_2026.model_copy(update={"output_tokens_per_second": 210.0})
 SLOTS = {"strong": 20, "weak": 40}
 

@@ -65,7 +65,7 @@ def ours(steps: Sequence[Step]) -> Ask:
             step.call,
             _policy(step),
             CircuitBreaker(BreakerPolicy(open_time=10, max_open_time=30)),
-            Dimmer(DimmerPolicy(target=step.timeout)) if step is steps[0] else None,
+            Dimmer(DimmerPolicy(target=0.75 * step.timeout)) if step is steps[0] else None,
         )
         for step in models
     ]
