@@ -161,7 +161,7 @@ def test_a_stream_that_breaks_is_recorded_as_far_as_it_came() -> None:
 
 
 def test_what_a_model_writes_after_the_reader_has_left_is_not_in_the_estimate() -> None:
-    """A server that does not notice bills the whole: the estimate is a lower bound, and says so by its mark."""
+    """A server that does not notice bills the whole: the estimate is too low, and says so by its mark."""
     costs = tracker()
     provider = streamed(four_and_close, costs, server=FifoServer(1))
     billed = provider.ledger[0].usage

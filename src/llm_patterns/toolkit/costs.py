@@ -35,8 +35,8 @@ OVERFLOW_SERIES: Final[Series] = (("model", OVERFLOW),)
 class Cost:
     """What some calls used and cost.
 
-    Of the `calls`, those `estimated` told their usage in part only, so that theirs is a lower bound. Those `unpriced`
-    are not in `usd`: their model has no known price, or they ended without telling what they used.
+    Of the `calls`, those `estimated` told their usage in part or not at all, and were counted by a rule. Those
+    `unpriced` are not in `usd`: their model has no known price, or they ended without telling what they used.
     """
 
     calls: int = 0

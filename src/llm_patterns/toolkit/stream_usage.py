@@ -78,8 +78,8 @@ class StreamUsage:
         """Return the usage, and whether it is estimated.
 
         If the stream told it after its last piece, it is exact. If not, the input is what was told or else the text
-        of *request*, and the output what was told or else what was written so far. That is a lower bound: what
-        the model thought without showing it, or wrote after the reader left, nobody told.
+        of *request*, none of it taken as cached, and the output what was told or else what was written so far. What
+        the model thought without showing it, or wrote after the reader had left, nobody told, and it is not in it.
         """
         told = self._told if isinstance(self._told, Usage) else usage_of({"usage": self._told})
         if told is not None and self._complete:

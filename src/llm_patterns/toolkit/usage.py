@@ -14,7 +14,7 @@ Sources: OpenAI, "Prompt caching"; Anthropic, "Prompt caching".
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Final, cast
 
 from llm_patterns.chat import Usage
 
@@ -30,6 +30,7 @@ __all__ = [
 
 STANDARD: Final = "standard"
 """The tier of an ordinary call, as against `batch`, `flex` or `priority`."""
+_NOTHING: Final[Mapping[str, object]] = {}
 
 
 def usage_of(response: object) -> Usage | None:
@@ -93,7 +94,15 @@ def items_of(value: object) -> Sequence[object]:
 
 def field_of(holder: object, name: str) -> object:
     """Return what an object or a mapping has under *name*, or None."""
-    return holder.get(name) if isinstance(holder, Mapping) else getattr(holder, name, None)
+    if isinstance(holder, Mapping):
+        return holder.get(name)
+    fields = getattr(holder, "__dict__", _NOTHING)
+    if name in fields:
+        return cast(object, fields[name])
+    # A pydantic model, such as each chunk of an SDK, is slow to say that it has no such attribute.
+    if hasattr(holder, "__pydantic_extra__"):
+        return (holder.__pydantic_extra__ or _NOTHING).get(name)
+    return getattr(holder, name, None)
 
 
 def _openai_usage(usage: object, read: str, written: str) -> Usage:
