@@ -784,6 +784,7 @@ _COMPANIONS = (
             Related("prompt_diffing", "says how risky the difference is"),
             Related("prompt_rollout_testing", "moves a label by evidence"),
         ),
+        published=True,
     ),
 )
 
