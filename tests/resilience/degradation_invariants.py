@@ -342,7 +342,7 @@ def level_of(
         breaker = CountingBreaker(policy, detector=StreakDetector(bad_calls=2), rng=Random(2))
         breakers.append(breaker)
     if plan["dimmer"]:
-        dimmer = Dimmer(DimmerPolicy(target=0.5, rise=5, fall=1, period=0.5))
+        dimmer = Dimmer(DimmerPolicy(target=0.4, rise=5, fall=1, period=0.5))
     return Level(f"level {worker.depth}", worker, LevelPolicy(**plan["policy"]), breaker, dimmer)
 
 
