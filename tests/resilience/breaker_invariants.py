@@ -191,7 +191,7 @@ def everything_is_accounted_for(run: Run) -> None:
     seen = run.statistics
     assert seen.succeeded + seen.failed + seen.no_vote + seen.late == run.count("admitted")
     assert seen.refused == run.count("refused")
-    assert seen.opened == run.count("BreakerOpened")
+    assert seen.opened + seen.bad_probes == run.count("BreakerOpened")
     assert seen.probes_in_flight == 0
 
 

@@ -15,8 +15,9 @@ memory, whatever the traffic; (2) it answers from what was recorded since the la
 [False, False, False, False, False, True]
 
 Sources: Page, "Continuous Inspection Schemes" (Biometrika 1954); Reynolds and Stoumbos, "A CUSUM Chart for Monitoring
-a Proportion When Inspecting Continuously" (Journal of Quality Technology 1999); Moustakides, "Optimal Stopping Times
-for Detecting Changes in Distributions" (Annals of Statistics 1986), measured by the worst history before the change.
+a Proportion When Inspecting Continuously" (Journal of Quality Technology 1999); Brook and Evans, "An Approach to the
+Probability Distribution of Cusum Run Length" (Biometrika 1972); Moustakides, "Optimal Stopping Times for Detecting
+Changes in Distributions" (Annals of Statistics 1986), measured by the worst history before the change.
 """
 
 from __future__ import annotations
@@ -94,7 +95,7 @@ class CusumDetector:
 
     Each bad call adds to a score, each good one takes 1 off, never below zero; the circuit opens at the threshold. What
     a bad call adds follows from the two rates (the log-likelihood ratios, rounded to whole steps as Reynolds and
-    Stoumbos advise), and the threshold from the calls between false opens, exactly: the score is a Markov chain.
+    Stoumbos advise), and the threshold from the calls between false opens, exactly: the score is a Markov chain (Brook, Evans).
 
     The guarantee is for independent calls at *healthy_rate*. Where the true rate is higher, or failures come in bursts,
     false opens are more frequent; once in a thousand calls the rate is compared, and `BaselineExceeded` says so.

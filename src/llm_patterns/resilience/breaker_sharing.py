@@ -42,8 +42,8 @@ from llm_patterns.stores.verdicts import Verdict, VerdictStore
 __all__ = ["BreakerSharing", "SharingLost", "SharingPolicy", "SharingRestored"]
 
 R = TypeVar("R")
-_LEASE: Final = 3
-"""A lease outlives so many exchanges: one may fail without a second process probing."""
+_LEASE: Final = 10
+"""A lease outlives so many exchanges: time for the few probes of a quiet process, and short beside an open time."""
 
 
 class SharingPolicy(BaseModel):

@@ -102,9 +102,8 @@ class CircuitOpen(LLMPatternsError):
         self.headers = {"x-should-retry": "false"}
         of = f" of {key}" if key else ""
         why = f" ({evidence})" if evidence else ""
-        super().__init__(
-            f"the circuit{of} is {state.replace('_', ' ')}{why}; ask again in {retry_after:.3g} s"
-        )
+        then = f"; ask again in {retry_after:.3g} s" if retry_after < math.inf else ""
+        super().__init__(f"the circuit{of} is {state.replace('_', ' ')}{why}{then}")
 
 
 class BreakerPolicy(BaseModel):
@@ -229,7 +228,8 @@ class BreakerStatistics:
     """Counts since the beginning, by outcome, and the state now.
 
     `slow` are among `succeeded`; `no_vote` were cancelled or failed in a way that does not count; `late` belong to an
-    older generation. `open_seconds` is the time from each opening to its closing; `evidence` the detector's.
+    older generation. It `opened` when it had been closed; `bad_probes`, of its own or another process, kept it open;
+    `open_seconds` is the time from each opening to its closing.
     """
 
     key: str
@@ -244,6 +244,7 @@ class BreakerStatistics:
     probes: int
     probes_in_flight: int
     opened: int
+    bad_probes: int
     open_seconds: float
     evidence: Evidence
 
@@ -480,6 +481,7 @@ class CircuitBreaker:
             probes=self._probed,
             probes_in_flight=len(self._probes),
             opened=self._openings.count,
+            bad_probes=self._openings.bad_probes,
             open_seconds=self._openings.seconds(now),
             evidence=self.detector.evidence(now),
         )
@@ -586,6 +588,7 @@ class _Openings:
 
     def __init__(self) -> None:
         self.count = 0
+        self.bad_probes = 0
         self.until = -math.inf
         self.evidence: Evidence | None = None
         self._reopened = 0
@@ -602,12 +605,14 @@ class _Openings:
     def begin(self, now: float, open_for: float, *, evidence: Evidence | None) -> None:
         """Note an opening; what a failed probe has no evidence for keeps that of the first."""
         self._reopened = self.reopened_at(now)
-        self.count += 1
         self.until = now + open_for
         self._open_for = open_for
         if self._down_since is None:
+            self.count += 1
             self._down_since = now
             self.evidence = evidence
+        else:
+            self.bad_probes += 1
 
     def end(self, now: float, *, ramp: float = 0.0) -> float:
         """Note that it closed, and return the seconds since it had opened. A rest begins after the ramp."""
