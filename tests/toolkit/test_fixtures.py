@@ -16,7 +16,7 @@ from llm_patterns.simulation import (
     fixed,
     simulate,
 )
-from llm_patterns.toolkit.fixtures import Outcome, Outcomes, Unfinished, check_finished, workload
+from llm_patterns.toolkit.fixtures import Call, Outcomes, Unfinished, check_finished, workload
 
 REQUEST = ChatRequest(model="any", messages=(Message.user("Hello"),))
 LONG = fixed("word " * 50)
@@ -101,7 +101,7 @@ def test_a_workload_without_an_end_is_bounded() -> None:
 
 def test_nothing_is_said_of_calls_that_were_not_made() -> None:
     """An assertion over an empty window would hold whatever the code does."""
-    outcomes = Outcomes((Outcome(1.0, 2.0, None),))
+    outcomes = Outcomes((Call(1.0, 2.0, None),))
     assert outcomes.availability(0, 5) == outcomes.quantile(0.5) == 1
     assert outcomes.errors == {}
     with pytest.raises(ValueError, match="no call began from 5 to 9 s"):
@@ -114,7 +114,7 @@ def test_nothing_is_said_of_calls_that_were_not_made() -> None:
 
 def test_the_availability_is_of_the_window() -> None:
     """Calls count where they begin."""
-    calls = [Outcome(at, at + 5.0, ServerError("a") if at == 3 else None) for at in range(10)]
+    calls = [Call(at, at + 5.0, ServerError("a") if at == 3 else None) for at in range(10)]
     Random(1).shuffle(calls)
     outcomes = Outcomes(tuple(calls))
     assert (outcomes.availability(3, 4), outcomes.availability(4), outcomes.availability(2, 4)) == (

@@ -30,7 +30,7 @@ from llm_patterns.simulation import (
     fixed,
     simulate,
 )
-from llm_patterns.toolkit.cost_tracker import OVERFLOW
+from llm_patterns.toolkit.costs import OVERFLOW
 from llm_patterns.toolkit.deadlines import deadline, hard_deadline, require_time
 from llm_patterns.toolkit.latency_tracker import (
     Latencies,
@@ -291,6 +291,52 @@ def test_a_stream_that_never_opens_is_a_time_out() -> None:
 
     seen = simulate(main)
     assert (counts(seen), seen.timed_out.max) == ({"timed_out": 1}, 7)
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        {"type": "message_delta", "usage": {"output_tokens": 21}},
+        {"choices": [], "usage": {"completion_tokens": 21, "prompt_tokens": 9}},
+        {"type": "response.completed", "response": {"usage": {"output_tokens": 21}}},
+        SimpleNamespace(usage=SimpleNamespace(output_tokens=21)),
+    ],
+)
+def test_the_pace_is_by_the_tokens_that_any_client_s_stream_reports(last: object) -> None:
+    """Anthropic's, OpenAI's two, and objects: twenty tokens in four seconds after the first, in three chunks."""
+
+    async def chunks() -> AsyncIterator[object]:
+        for chunk in ({"usage": None}, {"type": "ping"}, last):
+            yield chunk
+            await asyncio.sleep(2)
+
+    async def call() -> AsyncIterator[object]:
+        return chunks()
+
+    async def main() -> Latencies:
+        latencies = LatencyTracker()
+        async for _ in await latencies.layer()(call)():
+            pass
+        return latencies.statistics().total
+
+    assert simulate(main).time_per_token.max == pytest.approx(4 / 20)
+
+
+def test_a_stream_that_is_dropped_was_cancelled() -> None:
+    """A `break` is the usual way to leave one; the provider's own stream is then dropped too."""
+
+    async def main() -> Latencies:
+        provider = SimulatedProvider(responder=fixed("word " * 40))
+        latencies = LatencyTracker()
+        async for _ in await latencies.layer()(provider.stream)(REQUEST):
+            await asyncio.sleep(1)
+            break
+        await asyncio.sleep(1)
+        return latencies.statistics().total
+
+    seen = simulate(main)
+    assert counts(seen) == {"cancelled": 1, "time_to_first_token": 1}
+    assert seen.cancelled.max == pytest.approx(1.3)
 
 
 class SdkStream:

@@ -42,7 +42,7 @@ from llm_patterns.simulation import (
 )
 
 __all__ = [
-    "Outcome",
+    "Call",
     "Outcomes",
     "ServedProvider",
     "Unfinished",
@@ -69,8 +69,8 @@ class Unfinished(LLMPatternsError, AssertionError):
         )
 
 
-class Outcome(NamedTuple):
-    """How one call of a workload went. Times are seconds since the workload began; `error` is None for a success."""
+class Call(NamedTuple):
+    """One call as its caller saw it. Times are seconds since the workload began; `error` is None for a success."""
 
     began: float
     ended: float
@@ -81,7 +81,7 @@ class Outcome(NamedTuple):
 class Outcomes:
     """How all calls of a workload went, in the order in which they ended."""
 
-    calls: tuple[Outcome, ...]
+    calls: tuple[Call, ...]
 
     def availability(self, start: float = 0.0, end: float = float("inf")) -> float:
         """Return the share of the calls begun from *start* to *end* that succeeded."""
@@ -122,7 +122,7 @@ async def workload(
     chance, so the same seed is the same load, whatever the code under test does. An `Exception` is an outcome.
     """
     now = asyncio.get_running_loop().time
-    start, calls = now(), list[Outcome]()
+    start, calls = now(), list[Call]()
 
     async def kept(number: int) -> None:
         began, error = now() - start, None
@@ -130,7 +130,7 @@ async def workload(
             await call(number)
         except Exception as raised:
             error = raised
-        calls.append(Outcome(began, now() - start, error))
+        calls.append(Call(began, now() - start, error))
 
     rng = Random(clock.rng().getrandbits(64))
     arrivals = _SHAPES[shape](rate_per_second, duration=duration, rng=rng)

@@ -42,7 +42,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from llm_patterns.events import EventHook, emit
 from llm_patterns.layers import Layer
-from llm_patterns.toolkit.cost_tracker import OVERFLOW
+from llm_patterns.toolkit.costs import OVERFLOW
 from llm_patterns.toolkit.distributions import Distribution, WindowedDistribution
 from llm_patterns.toolkit.stopwatches import Stopwatch, TimedStream, Timing
 
@@ -210,7 +210,7 @@ class LatencyTracker:
         """Return a layer that counts each call. A call that opens a stream is over when the stream is.
 
         Of a stream it counts `TIME_TO_FIRST_TOKEN` and `TIME_PER_TOKEN` too, as its reader sees them, by the tokens
-        that the last chunk reports, or else by the chunks. One that is dropped without `aclose` is never counted.
+        that the stream reports, or else by its chunks. One that is closed or dropped half-way was cancelled.
         """
         record = partial(self.record, labels=labels)
 

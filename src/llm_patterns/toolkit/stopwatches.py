@@ -18,14 +18,15 @@ from __future__ import annotations
 
 from asyncio import CancelledError, get_running_loop
 from collections.abc import AsyncIterable, Callable
+from contextlib import suppress
 from enum import StrEnum
 from inspect import isawaitable
 from types import TracebackType
 from typing import Self
 
 from llm_patterns.errors import ErrorKind, failure_of
-from llm_patterns.toolkit.cost_tracker import usage_of
 from llm_patterns.toolkit.deadlines import time_left
+from llm_patterns.toolkit.usage import field_of
 
 __all__ = ["Stopwatch", "TimedStream", "Timing", "timing_of"]
 
@@ -123,9 +124,10 @@ class TimedStream:
         record: Callable[[float, Timing], None],
     ) -> None:
         self._opened = chunks
-        self._chunks = aiter(chunks)
         self._watch = watch
         self._record = record
+        self._loop = get_running_loop()
+        self._chunks = aiter(chunks)
         self._first: float | None = None
         self._last = 0.0
         self._received = 0
@@ -164,14 +166,19 @@ class TimedStream:
     def __getattr__(self, name: str) -> object:
         return getattr(self._opened, name)
 
+    def __del__(self) -> None:
+        # Dropped half-way, as by a `break`. The loop counts it: a finalizer may come in the middle of anything.
+        if self._watch.running:
+            with suppress(RuntimeError):  # the loop is closed, and nothing counts any more
+                self._loop.call_soon_threadsafe(self._watch.stop, GeneratorExit())
+
     def _count(self, chunk: object) -> None:
         self._last = self._watch.elapsed
         if self._first is None:
             self._first = self._last
             self._record(self._first, Timing.TIME_TO_FIRST_TOKEN)
         self._received += 1
-        usage = usage_of(chunk)
-        self._reported = self._reported if usage is None else usage.output_tokens
+        self._reported = _written(chunk) or self._reported
 
     def _finish(self) -> None:
         if not self._watch.running:
@@ -180,3 +187,10 @@ class TimedStream:
         tokens = self._reported or self._received
         if self._first is not None and tokens > 1:
             self._record((self._last - self._first) / (tokens - 1), Timing.TIME_PER_TOKEN)
+
+
+def _written(chunk: object) -> int:
+    """Return the tokens written so far, if the chunk of whichever client tells them."""
+    usage = field_of(field_of(chunk, "response") or chunk, "usage")
+    told = field_of(usage, "output_tokens") or field_of(usage, "completion_tokens")
+    return told if isinstance(told, int) else 0
