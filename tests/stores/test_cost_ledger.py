@@ -3,8 +3,10 @@
 import asyncio
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from decimal import Decimal, localcontext
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -124,6 +126,21 @@ def test_the_tables_know_their_version(url: str) -> None:
             await database.execute("UPDATE llm_costs_schema SET version = 99")
             with pytest.raises(ConfigurationError, match="version 99"):
                 await CostLedger(database).__aenter__()
+
+    asyncio.run(main())
+
+
+def test_a_ledger_that_is_refused_leaves_no_thread(tmp_path: Path) -> None:
+    """Its own database is closed again."""
+    url = f"sqlite:///{tmp_path}/costs.db"
+
+    async def main() -> None:
+        async with CostLedger(url):
+            pass
+        before = threading.active_count()
+        with pytest.raises(ConfigurationError):
+            await CostLedger(url, LedgerPolicy(resolution=60)).__aenter__()
+        assert threading.active_count() == before
 
     asyncio.run(main())
 

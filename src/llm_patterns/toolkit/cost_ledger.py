@@ -195,6 +195,7 @@ class CostLedger:
         self._batches: deque[tuple[Entry, ...]] = deque()
         self._pending: dict[tuple[int, Series], Cost] = {}
         self._pending_since: float | None = None
+        self._taken_since: float | None = None
         self._lock = RLock()  # recording may come from any thread, and from a finalizer
         self._writing = asyncio.Lock()
         self._prepared = False
@@ -257,8 +258,7 @@ class CostLedger:
         except Exception as error:
             failure = error
         finally:
-            if self._own is not None:
-                await self._own.close()
+            await self._release()
         self._take()
         if self._batches:
             raise CostsNotWritten(
@@ -268,7 +268,7 @@ class CostLedger:
     def statistics(self) -> LedgerStatistics:
         """Return the counts so far, and what is pending now."""
         with self._lock:
-            since = self._pending_since
+            since = self._taken_since or self._pending_since
             return LedgerStatistics(
                 recorded=self._recorded,
                 written=self._written,
@@ -280,8 +280,12 @@ class CostLedger:
             )
 
     async def __aenter__(self) -> Self:
-        with suppress(StoreUnavailable):  # it may come; calls are recorded meanwhile
-            await self._prepare()
+        try:
+            with suppress(StoreUnavailable):  # it may come; calls are recorded meanwhile
+                await self._prepare()
+        except BaseException:
+            await self._release()
+            raise
         self._task = asyncio.create_task(self._write_behind(), name="cost ledger")
         return self
 
@@ -306,6 +310,10 @@ class CostLedger:
             self._task.cancel()
             await asyncio.wait([self._task])
 
+    async def _release(self) -> None:
+        if self._own is not None:
+            await self._own.close()
+
     async def _prepare(self) -> None:
         if not self._prepared:
             await self._store.prepare(self.policy.resolution)
@@ -315,6 +323,8 @@ class CostLedger:
         """Make batches of what is pending. From now on they stay as they are: their numbers stand for them."""
         with self._lock:
             pending, self._pending = self._pending, {}
+            self._taken_since = self._taken_since or self._pending_since
+            self._pending_since = None
             entries = [Entry(bucket, series, cost) for (bucket, series), cost in pending.items()]
             for start in range(0, len(entries), self.policy.max_batch):
                 self._batches.append(tuple(entries[start : start + self.policy.max_batch]))
@@ -332,7 +342,7 @@ class CostLedger:
             self._batches.popleft()
             self._written += calls
             if not self._batches:
-                self._pending_since = clock.now() if self._pending else None
+                self._taken_since = None
         emit(self._on_event, LedgerWritten(calls, len(batch)))
 
     def _note(self, error: Exception) -> None:
