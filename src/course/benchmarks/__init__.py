@@ -55,12 +55,13 @@ class Benchmark:
     def conditions(self) -> str:
         """Return how it was measured, in a line."""
         peers = ", ".join(f"{peer} {version}" for peer, version in self.versions.items())
-        if self.machine is None:
-            return f"Virtual time, the same on every machine. {peers}."
-        return (
-            f"Median of {self.rounds} interleaved rounds on {self.measured_on}: Python {self.python}, "
-            f"{self.machine}. {peers}."
+        how = (
+            "Virtual time, the same on every machine."
+            if self.machine is None
+            else f"Median of {self.rounds} interleaved rounds on {self.measured_on}: Python {self.python}, "
+            f"{self.machine}."
         )
+        return f"{how} {peers}." if peers else how
 
 
 def benchmark(name: str) -> Benchmark:
