@@ -28,16 +28,21 @@ PROMPTS = [Prompt(f"Answer {{{{question}}}} in {n} words", model="small") for n 
 
 WRITES = st.fixed_dictionaries(
     {
-        "kind": st.sampled_from(["save", "save", "move", "move", "rollback"]),
+        "kind": st.sampled_from(["save", "move", "move", "rollback"]),
         "start": st.floats(0, 2),
         "content": st.integers(0, 4),
-        "label": st.sampled_from(LABELS),
-        "to": st.integers(1, 4),
-        "expected": st.none() | st.integers(0, 4),
+        "label": st.sampled_from([*LABELS, LABELS[0]]),
+        "to": st.integers(1, 3),
+        "expected": st.none() | st.integers(0, 3),
         "cancelled": st.none() | st.floats(0, 0.5),
     }
 )
-SCHEDULES = st.lists(WRITES, min_size=1, max_size=14)
+SCHEDULES = st.lists(WRITES, min_size=5, max_size=16)
+BEGINNING = [
+    {"kind": "save", "start": 0.0, "content": content, "expected": None, "cancelled": None}
+    for content in range(2)
+]
+"""There is something to move a label to."""
 
 
 @dataclass
@@ -72,7 +77,7 @@ class Store(Protocol):
 
 async def write_all(store: Store, schedule: list[dict[str, Any]]) -> Books:
     """Let all writers of *schedule* at the store, and read its books."""
-    written = [Written(plan) for plan in schedule]
+    written = [Written(plan) for plan in [*BEGINNING, *schedule]]
     async with asyncio.TaskGroup() as group:
         for each in written:
             group.create_task(_write(store, each))
