@@ -44,11 +44,12 @@ __all__ = [
 
 Attributes = dict[str, JsonValue]
 
+REQUEST_MODEL: Final = "gen_ai.request.model"
 INPUT_MESSAGES: Final = "gen_ai.input.messages"
 OUTPUT_MESSAGES: Final = "gen_ai.output.messages"
 
 _REQUEST: Final = {
-    "model": "gen_ai.request.model",
+    "model": REQUEST_MODEL,
     "max_tokens": "gen_ai.request.max_tokens",
     "max_completion_tokens": "gen_ai.request.max_tokens",
     "max_output_tokens": "gen_ai.request.max_tokens",

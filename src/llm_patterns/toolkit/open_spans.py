@@ -9,7 +9,7 @@ Invariants:
 
 1. A span ends once. After that nothing changes it.
 2. No span holds more than its policy allows, but an error's class always has room.
-3. A span that is over is nobody's parent in the task that entered it; in tasks that were started from it, it is.
+3. A span whose block is left is no longer current where it was entered, in whichever task it is left.
 
 >>> current_context() is None
 True
@@ -43,8 +43,6 @@ __all__ = ["Span", "SpanOwner", "TraceClock", "TracePolicy", "current_context", 
 
 _INT64: Final = 1 << 63
 _MAX_ITEMS: Final = 128
-_LEFT: Final = object()
-"""In place of a task, for a span that was left in the task that entered it."""
 
 
 class TracePolicy(BaseModel):
@@ -155,7 +153,16 @@ class Span:
     """
 
     __slots__ = (
-        *("_attributes", "_began", "_block", "_entered_by", "_error", "_events", "_lost"),
+        *(
+            "_attributes",
+            "_began",
+            "_block",
+            "_displaced",
+            "_entered_by",
+            "_error",
+            "_events",
+            "_lost",
+        ),
         *("_outer", "_owner", "_status", "content_by_name", "context", "ended", "kind", "name"),
         *("parent", "parent_id", "recording", "root", "time", "trace"),
     )
@@ -192,6 +199,7 @@ class Span:
         self._error: Mapping[str, JsonValue] = {}
         self._lost = 0
         self._entered_by: object = None
+        self._displaced = False
         self._outer: Span | None = None
         self._block: AbstractContextManager[object] | None = None
 
@@ -277,8 +285,12 @@ class Span:
     ) -> None:
         if self._block is not None:
             self._block.__exit__(None, None, None)
-        if _leave(self, self._outer):
-            self._entered_by, self._outer = _LEFT, None
+        _leave(self, self._outer)
+        # Left by another task than it was entered by, it stays current where it was entered: see `current_span`.
+        self._displaced = _task() is not self._entered_by
+        self._entered_by = None
+        if not self._displaced:
+            self._outer = None
         if error is not None:
             self.fail(error)
         self.end()
@@ -316,11 +328,8 @@ _CURRENT: ContextVar[Span | None] = ContextVar("llm_patterns_span", default=None
 def current_span() -> Span | None:
     """Return the span that a step beginning now would have as its parent, or None."""
     span = _CURRENT.get()
-    if span is not None and span.ended:
-        # Entered here, and left elsewhere: a generator that another task has closed.
-        task = _task()
-        while span is not None and span.ended and span._entered_by is task:
-            span = span._outer
+    while span is not None and span._displaced:
+        span = span._outer
     return span
 
 
@@ -330,15 +339,13 @@ def current_context() -> SpanContext | None:
     return None if span is None else span.context
 
 
-def _leave(span: Span, outer: Span | None) -> bool:
-    """Make *outer* current again, if in this context *span* or one begun in it is; return whether it was."""
-    inside = _CURRENT.get()
+def _leave(span: Span, outer: Span | None) -> None:
+    """Make *outer* current again, if in this context *span* is, or one begun in it."""
+    inside = current_span()
     while inside is not None and inside is not span:
-        inside = inside.parent
-    if inside is None:
-        return False
-    _CURRENT.set(outer)
-    return True
+        inside = inside._outer or inside.parent
+    if inside is span:
+        _CURRENT.set(outer)
 
 
 def _task() -> asyncio.Task[Any] | None:

@@ -28,7 +28,7 @@ from typing import Any, Final, ParamSpec, TypeVar
 
 from pydantic import JsonValue
 
-__all__ = ["Outcome", "Redact", "Redactor", "clean"]
+__all__ = ["Cleaned", "Redact", "Redactor", "clean"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -37,7 +37,7 @@ Redact = Callable[[str], str]
 """Takes a text and returns what may be stored of it. It is called from a thread of its own."""
 
 Content = Mapping[str, JsonValue]
-Outcome = Content | str
+Cleaned = Content | str
 """The texts as they may be stored, or why there are none: an error's class, `timeout`, `busy`."""
 
 _LABELS: Final = frozenset({"assistant", "developer", "system", "tool", "user"})
@@ -90,7 +90,7 @@ class Redactor:
         self._running = 0
         self._untold: set[asyncio.Future[None]] = set()
 
-    def start(self, content: Content, tell: Callable[[Outcome], None]) -> None:
+    def start(self, content: Content, tell: Callable[[Cleaned], None]) -> None:
         """Clean *content* and *tell* the outcome: now if there is no loop to hold up, else when it is there."""
         loop = asyncio._get_running_loop()
         if loop is None:
@@ -112,19 +112,19 @@ class Redactor:
 
     def _wait(
         self,
-        future: asyncio.Future[Outcome],
-        tell: Callable[[Outcome], None],
+        future: asyncio.Future[Cleaned],
+        tell: Callable[[Cleaned], None],
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         untold = loop.create_future()
 
-        def told(outcome: Outcome) -> None:
+        def told(outcome: Cleaned) -> None:
             if not untold.done():
                 untold.set_result(None)
                 self._untold.discard(untold)
                 tell(outcome)
 
-        def done(future: asyncio.Future[Outcome]) -> None:
+        def done(future: asyncio.Future[Cleaned]) -> None:
             self._running -= 1
             timer.cancel()
             told("cancelled" if future.cancelled() or future.exception() else future.result())
@@ -134,7 +134,7 @@ class Redactor:
         timer = loop.call_later(self._timeout, told, "timeout")
         future.add_done_callback(done)
 
-    def _clean(self, content: Content) -> Outcome:
+    def _clean(self, content: Content) -> Cleaned:
         try:
             return {
                 name: clean(value, self._redact, max_chars=self._max_chars)

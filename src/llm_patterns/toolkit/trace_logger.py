@@ -34,7 +34,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from functools import partial, wraps
@@ -57,7 +57,7 @@ from llm_patterns.toolkit.open_spans import (
     current_context,
     current_span,
 )
-from llm_patterns.toolkit.redaction import Outcome, Redact, Redactor
+from llm_patterns.toolkit.redaction import Cleaned, Redact, Redactor
 from llm_patterns.toolkit.spans import FinishedSpan, KeptBy, SpanContext, SpanKind, keeps
 from llm_patterns.toolkit.trace_sampling import TailSampler, Trace
 from llm_patterns.toolkit.trace_sinks import LiveSink, MemorySink, TraceSink
@@ -223,7 +223,7 @@ class TraceLogger:
 
             @wraps(call)
             async def traced(*args: P.args, **kwargs: P.kwargs) -> R:
-                span = self._asked(gen_ai.request_of(args, kwargs), operation, vendor, model)
+                span = self._asked(args, kwargs, operation, vendor, model)
                 try:
                     with span.current():
                         answer = await call(*args, **kwargs)
@@ -340,7 +340,7 @@ class TraceLogger:
             self._put(finished)
 
     def _cleaned(
-        self, finished: FinishedSpan, content: Mapping[str, JsonValue], outcome: Outcome
+        self, finished: FinishedSpan, content: Mapping[str, JsonValue], outcome: Cleaned
     ) -> None:
         if isinstance(outcome, str):
             with self._lock:
@@ -360,18 +360,24 @@ class TraceLogger:
                 _LOG.exception("%r failed on a span; later failures are only counted", self._sink)
 
     def _asked(
-        self, request: object, operation: str, provider: str | None, model: str | None
+        self,
+        args: Sequence[object],
+        kwargs: Mapping[str, object],
+        operation: str,
+        provider: str | None,
+        model: str | None,
     ) -> Span:
         """Begin the span of a call; what can't be read of its request is left out."""
+        request: object = kwargs
         asked: dict[str, JsonValue] = {"gen_ai.operation.name": operation}
         with suppress(Exception):
+            request = gen_ai.request_of(args, kwargs)
             asked = gen_ai.request_attributes(request, operation=operation, provider=provider)
-        name = asked.setdefault("gen_ai.request.model", model)
-        if name is None:
-            del asked["gen_ai.request.model"]
-        span = self.span(
-            operation if name is None else f"{operation} {name}", kind="client", attributes=asked
-        )
+        if model is not None:
+            asked.setdefault(gen_ai.REQUEST_MODEL, model)
+        named = asked.get(gen_ai.REQUEST_MODEL)
+        name = operation if named is None else f"{operation} {named}"
+        span = self.span(name, kind="client", attributes=asked)
         if self.policy.capture_content and span.recording:
             with suppress(Exception):
                 span.content(gen_ai.INPUT_MESSAGES, gen_ai.input_messages(request))
