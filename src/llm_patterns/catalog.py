@@ -714,12 +714,13 @@ _COMPANIONS = (
             "what does each wrong order cost?"
         ),
         related=(
-            Related("retry_with_budget", "is the innermost but one: it sees single attempts"),
-            Related("circuit_breaker", "guards one target, and is told of every attempt"),
+            Related("retry_with_budget", "belongs to one provider, inside failover"),
+            Related("circuit_breaker", "stands around each provider's time-out, and in one place"),
             Related("multi_provider_failover", "moves on when a target's own layers have given up"),
             Related("graceful_degradation", "is outermost: it alone always has an answer"),
-            Related("test_fixtures", "run your own stack through such storms"),
+            Related("test_fixtures", "take your own stack through such storms"),
         ),
+        published=True,
     ),
     Companion(
         slug="cost_tracker",
