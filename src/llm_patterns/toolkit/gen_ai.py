@@ -20,7 +20,6 @@ Source: github.com/open-telemetry/semantic-conventions-genai, `client-inference.
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
@@ -71,8 +70,10 @@ def request_of(args: Sequence[object], kwargs: Mapping[str, object]) -> object:
 
 def provider_of(call: Callable[..., object]) -> str | None:
     """Return the vendor whose client *call* belongs to, where that shows: `openai`, `anthropic`; else None."""
-    owner = getattr(inspect.unwrap(call), "__self__", None)
-    name = type(owner).__module__.partition(".")[0]
+    method: object = call
+    while method is not None and getattr(method, "__self__", None) is None:
+        method = getattr(method, "__wrapped__", None)  # another layer's, or the client's own
+    name = type(getattr(method, "__self__", None)).__module__.partition(".")[0]
     return name if name in _VENDORS else None
 
 
