@@ -319,6 +319,33 @@ def test_labels_end_with_their_block_even_in_a_generator_that_another_task_close
     assert list(costs.statistics().by("tenant")) == [""]
 
 
+def test_an_outcome_that_somebody_gives_stands() -> None:
+    """Around the call or on the layer, for answers, streams and what is abandoned."""
+    costs = tracker()
+
+    async def stream() -> AsyncIterator[dict[str, object]]:
+        return (each async for each in chunks())
+
+    async def chunks() -> AsyncIterator[dict[str, object]]:
+        yield {"model": "house", "usage": {"prompt_tokens": 1}}
+
+    async def late() -> None:
+        raise TimeoutError
+
+    async def main() -> None:
+        with costs.labels(outcome="retry"):
+            await costs.layer(model="house")(anonymous)()
+            async for _ in await costs.layer()(stream)():
+                pass
+            with pytest.raises(TimeoutError):
+                await costs.layer()(late)()
+        await costs.layer(model="house", labels={"outcome": "mine"})(anonymous)()
+
+    simulate(main)
+    outcomes = costs.statistics().by("outcome")
+    assert {name: cost.calls for name, cost in outcomes.items()} == {"mine": 1, "retry": 3}
+
+
 def test_an_explicit_day_prices_a_call_of_that_day() -> None:
     """For a batch that is collected the day after a price has changed."""
     costs = CostTracker()

@@ -170,6 +170,26 @@ def test_what_a_model_writes_after_the_reader_has_left_is_not_in_the_estimate() 
     assert costs.statistics().total.usage.output_tokens == 4
 
 
+def test_a_stream_is_priced_as_what_it_says_it_is() -> None:
+    """Its model and its tier come before those that were asked for; a tier that is given, before its own."""
+    price = ModelPrice(
+        input_usd_per_mtok=Decimal(8), output_usd_per_mtok=Decimal(8), batch_ratio=Decimal("0.5")
+    )
+    costs = CostTracker(CostPolicy(prices={"real": price}))
+
+    async def chunks(tier: str) -> AsyncIterator[dict[str, Any]]:
+        usage = {"prompt_tokens": 1_000_000}
+        yield {"model": "real", "service_tier": tier, "choices": [], "usage": usage}
+
+    async def main() -> None:
+        for told, tier in (("default", None), ("batch", None), ("default", "batch")):
+            stream = costs.record_stream(chunks(told), model="asked for", tier=tier)
+            assert [each async for each in stream]
+
+    simulate(main)
+    assert costs.statistics().by("model")["real"].usd == 8 + 4 + 4
+
+
 def test_tokens_are_counted_by_the_callers_tokenizer() -> None:
     """Where the rule of thumb does not do."""
     costs = tracker(count_tokens=len)
