@@ -252,6 +252,7 @@ _PATTERNS = (  # priorities: RAG, agents, streaming, batch
             Related("graceful_degradation", "gives the refused calls something to answer"),
             Related("latency_budget", "turns slowness into a failure that the breaker can count"),
         ),
+        published=True,
     ),
     Pattern(
         slug="token_budget_middleware",

@@ -95,7 +95,7 @@ class CusumDetector:
 
     Each bad call adds to a score, each good one takes 1 off, never below zero; the circuit opens at the threshold. What
     a bad call adds follows from the two rates (the log-likelihood ratios, rounded to whole steps as Reynolds and
-    Stoumbos advise), and the threshold from the calls between false opens, exactly: the score is a Markov chain (Brook, Evans).
+    Stoumbos advise), and the threshold from the calls between false opens, exactly, by Brook and Evans' chain.
 
     The guarantee is for independent calls at *healthy_rate*. Where the true rate is higher, or failures come in bursts,
     false opens are more frequent; once in a thousand calls the rate is compared, and `BaselineExceeded` says so.
