@@ -4,6 +4,8 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context, copy_context
 
+import pytest
+
 from llm_patterns.toolkit.deadlines import deadline, deadline_at, time_left
 
 
@@ -31,3 +33,17 @@ def test_a_thread_that_outlives_the_loop_has_no_deadline() -> None:
     context = asyncio.run(main())
     with ThreadPoolExecutor(1) as thread:
         assert thread.submit(context.run, time_left).result() is None
+
+
+def test_a_thread_without_a_loop_can_set_none() -> None:
+    """A deadline's time is a loop's."""
+
+    def set_one() -> None:
+        with deadline(1):
+            pass
+
+    with (
+        ThreadPoolExecutor(1) as thread,
+        pytest.raises(RuntimeError, match="no running event loop"),
+    ):
+        thread.submit(set_one).result()

@@ -243,9 +243,3 @@ def test_a_deadline_that_cannot_be_is_refused_when_made(seconds: float) -> None:
     """The message names the value and the remedy."""
     with pytest.raises(ConfigurationError, match=f"{seconds} s can't be; give finite"):
         deadline(seconds)
-
-
-def test_a_deadline_needs_a_loop() -> None:
-    """Its time is the loop's."""
-    with pytest.raises(RuntimeError, match="no running event loop"), deadline(1):
-        pass
