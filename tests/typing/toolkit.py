@@ -10,6 +10,7 @@ from openai.types.chat import ChatCompletion
 
 from llm_patterns.chat import ChatChunk, ChatModel, ChatRequest, ChatStream, Usage
 from llm_patterns.layers import Layer
+from llm_patterns.resilience import RetryPolicy, RetryWithBudget
 from llm_patterns.toolkit import (
     Cost,
     CostBook,
@@ -17,8 +18,18 @@ from llm_patterns.toolkit import (
     CostRecorded,
     CostStatistics,
     CostTracker,
+    JsonLinesSink,
+    MemorySink,
     ModelPrice,
+    OpenTelemetrySink,
+    Span,
+    TraceLogger,
+    TraceSink,
+    current_context,
     price_of,
+    remote_parent,
+    tee,
+    trace_headers,
     usage_of,
 )
 
@@ -64,3 +75,26 @@ def prices_are_exact() -> None:
     price = ModelPrice(input_usd_per_mtok=Decimal(1), output_usd_per_mtok=Decimal(2))
     assert_type(price_of(Usage(), "small", prices={"small": price}), Decimal)
     assert_type(usage_of({}), Usage | None)
+
+
+async def steps_are_traced(
+    model: ChatModel, request: ChatRequest, client: AsyncOpenAI, headers: dict[str, str]
+) -> None:
+    """Layers and streams keep their types; a sink is anything that takes spans."""
+    traces = TraceLogger(sink=tee(MemorySink(), JsonLinesSink("traces.jsonl")))
+    layer: Layer = traces.layer(provider="house")
+    assert_type(await layer(model.stream)(request), ChatStream)
+    create = traces.layer()(client.chat.completions.create)
+    assert_type(await create(model="small", messages=[], stream=False), ChatCompletion)
+    with traces.span("step", parent=remote_parent(headers)) as span:
+        assert_type(span, Span)
+        assert_type(trace_headers(current_context()), dict[str, str])
+        async for piece in traces.stream(chunks(), span=span):
+            assert_type(piece, ChatChunk)
+    assert_type(await traces.flush(limit=1), bool)
+    RetryWithBudget(RetryPolicy(deadline=1), on_event=traces.event)
+    traces.span("step", kind="sideways")  # type: ignore[arg-type]
+    TraceLogger()  # type: ignore[call-arg]
+    TraceLogger(sink=MemorySink(), redact=len)  # type: ignore[arg-type]
+    sink: TraceSink = OpenTelemetrySink()
+    assert_type(sink.flush(1), bool)
