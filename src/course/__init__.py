@@ -12,6 +12,7 @@ from course.levers import explore
 from course.panels import panels
 from course.prose import head, related, say, source, tool_head, tool_related
 from course.tables import policy_table, runbook, table
+from course.waterfalls import waterfall
 
 __all__ = [
     "Call",
@@ -33,4 +34,5 @@ __all__ = [
     "table",
     "tool_head",
     "tool_related",
+    "waterfall",
 ]
