@@ -214,7 +214,8 @@ def one_verdict_holds(module: Any, seed: int) -> None:
             await asyncio.sleep(2)
             verdict = (await group.store.read(["k"]))["k"]
             assert verdict.generation == 1
-            assert [each.statistics().opened for each in group.breakers] == [1] * 4
+            seen = [each.statistics() for each in group.breakers]
+            assert [(each.opened, each.bad_probes) for each in seen] == [(1, 0)] * 4
 
     simulate(main, seed=seed)
 

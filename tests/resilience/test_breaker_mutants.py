@@ -113,8 +113,8 @@ BUGS = {
         breaker_invariants.agrees_with_the_model,
     ),
     "a probe that hangs holds the circuit": (
-        "elif self._probes and now -",
-        "elif self._probes and -1_000 + now -",
+        "elif self._patience(now) <= 0:",
+        "elif self._patience(now) <= -1_000:",
         breaker_invariants.agrees_with_the_model,
     ),
     "a bad probe is forgiven": (

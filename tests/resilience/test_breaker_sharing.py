@@ -106,7 +106,6 @@ BUGS = {
 
 
 @pytest.mark.parametrize("bug", BUGS)
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_the_check_finds(bug: str) -> None:
     """A copy with this bug breaks that promise in some fleet."""
     old, new, holds = BUGS[bug]

@@ -499,6 +499,37 @@ def test_forced_open_refuses_everything_until_told_otherwise() -> None:
     simulate(main)
 
 
+def test_forcing_is_no_bad_probe() -> None:
+    """Opened by hand while it was open, it has opened once."""
+
+    async def main() -> None:
+        breaker = opened_by(2)
+        await open_it(breaker)
+        breaker.force("open")
+        seen = breaker.statistics()
+        assert (seen.opened, seen.bad_probes) == (1, 0)
+
+    simulate(main)
+
+
+def test_a_hook_may_ask_the_breaker_it_hears_of() -> None:
+    """What it sees is the state after the change, and it cannot take a place that is taken."""
+    asked: list[bool] = []
+
+    async def main() -> None:
+        def hook(event: BreakerEvent) -> None:
+            if isinstance(event, BreakerHalfOpened):
+                asked.append(breaker.available())
+
+        breaker = CircuitBreaker(POLICY, detector=StreakDetector(bad_calls=2), on_event=hook)
+        await open_it(breaker)
+        await asyncio.sleep(10)
+        await breaker(Provider())()
+
+    simulate(main)
+    assert asked == [False]
+
+
 def test_forced_closed_admits_everything_until_told_otherwise() -> None:
     """Outcomes are counted, and open nothing; afterwards the detector begins anew."""
 

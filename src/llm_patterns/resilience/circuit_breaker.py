@@ -342,9 +342,8 @@ class CircuitBreaker:
         self._on_event = on_event
         self._state = BreakerState.CLOSED
         self._generation = 0
-        self._unguarded: int | None = (
-            0  # the generation while closed, when a call has nothing to ask
-        )
+        # The generation while the circuit is closed, when a call has nothing to ask; else None.
+        self._unguarded: int | None = 0
         self._since = 0.0
         self._openings = _Openings()
         self._probes: dict[Permit, None] = {}  # in flight, the oldest first
@@ -352,7 +351,7 @@ class CircuitBreaker:
         self._asked = 0
         self._salt = 0.0
         self._succeeded = self._slow = self._failed = 0
-        self._no_vote = self._late = self._refused = self._probed = 0
+        self._no_vote = self._late = self._refused = self._probed = self._bad_probes = 0
         if sharing is not None:
             sharing.join(self)
 
@@ -400,13 +399,15 @@ class CircuitBreaker:
             refusal = CircuitOpen(self.key, self._state, wait, self._openings.evidence)
             emit(self._on_event, refusal)
             raise refusal
-        if self._state is BreakerState.OPEN:
+        first = self._state is BreakerState.OPEN
+        if first:
             self._enter(BreakerState.HALF_OPEN)
-            emit(self._on_event, BreakerHalfOpened(self.key))
         permit = Permit(self._generation, now)
         if self._state is BreakerState.HALF_OPEN:
             self._probes[permit] = None
             self._probed += 1
+        if first:
+            emit(self._on_event, BreakerHalfOpened(self.key))
         return permit
 
     def release(
@@ -481,7 +482,7 @@ class CircuitBreaker:
             probes=self._probed,
             probes_in_flight=len(self._probes),
             opened=self._openings.count,
-            bad_probes=self._openings.bad_probes,
+            bad_probes=self._bad_probes,
             open_seconds=self._openings.seconds(now),
             evidence=self.detector.evidence(now),
         )
@@ -511,7 +512,7 @@ class CircuitBreaker:
                 admitted = ramp_admits(self._asked, since, self.policy, self._salt)
                 return 0.0 if admitted else _RAMP_TICK
         if len(self._probes) >= self.policy.max_probes:
-            return next(iter(self._probes)).began + self.policy.slow_after - now
+            return self._patience(now)
         left = self._openings.until - now
         return left if left > 0 or self._sharing is None else self._sharing.wait_to_probe(self)
 
@@ -520,8 +521,13 @@ class CircuitBreaker:
         if self._state is BreakerState.RAMPING:
             if now - self._since >= self.policy.ramp:
                 self._state, self._unguarded = BreakerState.CLOSED, self._generation
-        elif self._probes and now - next(iter(self._probes)).began >= self.policy.slow_after:
+        elif self._patience(now) <= 0:
             self._open(now, evidence=None)
+
+    def _patience(self, now: float) -> float:
+        """Return the seconds until the oldest probe in flight has taken too long."""
+        oldest = next(iter(self._probes), None)
+        return math.inf if oldest is None else oldest.began + self.policy.slow_after - now
 
     def _settle(self, generation: int, vote: bool | None, taken: float, now: float) -> None:
         if generation != self._generation:
@@ -556,6 +562,7 @@ class CircuitBreaker:
 
     def _open(self, now: float, *, evidence: Evidence | None, told: float | None = None) -> None:
         reopened = self._openings.reopened_at(now)
+        self._bad_probes += self._openings.down
         open_for = told
         if open_for is None:
             open_for = open_time(reopened, self.policy, self._rng or clock.rng())
@@ -588,7 +595,6 @@ class _Openings:
 
     def __init__(self) -> None:
         self.count = 0
-        self.bad_probes = 0
         self.until = -math.inf
         self.evidence: Evidence | None = None
         self._reopened = 0
@@ -596,6 +602,11 @@ class _Openings:
         self._down_since: float | None = None
         self._up_since = -math.inf
         self._seconds = 0.0
+
+    @property
+    def down(self) -> bool:
+        """Whether it has not closed since it opened."""
+        return self._down_since is not None
 
     def reopened_at(self, now: float) -> int:
         """Return which opening without a rest between one at *now* is, from 0."""
@@ -611,8 +622,6 @@ class _Openings:
             self.count += 1
             self._down_since = now
             self.evidence = evidence
-        else:
-            self.bad_probes += 1
 
     def end(self, now: float, *, ramp: float = 0.0) -> float:
         """Note that it closed, and return the seconds since it had opened. A rest begins after the ramp."""
