@@ -180,7 +180,8 @@ class LatencyTracker:
         self.policy = policy or LatencyPolicy()
         self._on_event = on_event
         self._series: dict[Labels, dict[Timing, WindowedDistribution]] = {}
-        self._empty = Distribution(**self._settings())  # a missing extra is found now
+        self._settings = self.policy.model_dump(include={"relative_error", "max_bins"})
+        Distribution(**self._settings)  # a missing extra is found now
 
     def record(
         self,
@@ -196,7 +197,7 @@ class LatencyTracker:
         seen = series.get(timing)
         if seen is None:
             window, slices = self.policy.window, self.policy.slices
-            seen = WindowedDistribution(window=window, slices=slices, **self._settings())
+            seen = WindowedDistribution(window=window, slices=slices, **self._settings)
             series[timing] = seen
         seen.record(seconds, get_running_loop().time())
         if self._on_event is not None:
@@ -245,7 +246,10 @@ class LatencyTracker:
     def _snapshot(self, view: Callable[[WindowedDistribution], Distribution]) -> LatencyStatistics:
         def latencies(timings: Mapping[Timing, WindowedDistribution]) -> Latencies:
             return Latencies(
-                *(view(timings[each]) if each in timings else self._empty for each in Timing)
+                *(
+                    view(timings[each]) if each in timings else Distribution(**self._settings)
+                    for each in Timing
+                )
             )
 
         series = {labels: latencies(timings) for labels, timings in self._series.items()}
@@ -256,6 +260,3 @@ class LatencyTracker:
             return self._series[labels]
         room = len(self._series) < self.policy.max_series
         return self._series.setdefault(labels if room else _OVERFLOW_KEY, {})
-
-    def _settings(self) -> dict[str, Any]:
-        return self.policy.model_dump(include={"relative_error", "max_bins"})
