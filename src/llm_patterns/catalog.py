@@ -202,6 +202,7 @@ _PATTERNS = (  # priorities: RAG, agents, streaming, batch
             Related("latency_budget", "decides how much time each tier may take from the next"),
             Related("output_quality_monitoring", "measures what the lesser tiers are worth"),
         ),
+        published=True,
     ),
     Pattern(
         slug="retry_with_budget",

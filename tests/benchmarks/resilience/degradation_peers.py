@@ -1,8 +1,8 @@
 """The fallback libraries that a team would otherwise take, each over the same levels with the same time-outs.
 
-Each is as its documentation shows it: hyx with its own time-outs, pyresilience with its time-out and circuit breaker,
-pydantic-ai's `FallbackModel` with function models, whose time-outs are asyncio's for want of their own. None has a
-deadline for the whole; where the time-outs add up to less than the users' patience, as here, that does not show.
+Each is as its documentation shows it: hyx with its own time-outs, pyresilience with its time-out, bulkhead and breaker,
+pydantic-ai's `FallbackModel` over function models with a `request_timeout` each. None has one deadline for all; where
+the time-outs add up to less than the users' patience, as here, that does not show.
 
 pyresilience hands its fallback the error and not the arguments, so the question reaches it by a context variable; and
 its breaker reads the machine's clock (see `virtual_clock`).
@@ -21,7 +21,14 @@ from pydantic_ai.direct import model_request
 from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, TextPart
 from pydantic_ai.models.fallback import FallbackModel
 from pydantic_ai.models.function import FunctionModel
-from pyresilience import CircuitBreakerConfig, FallbackConfig, TimeoutConfig, resilient
+from pydantic_ai.settings import ModelSettings
+from pyresilience import (
+    BulkheadConfig,
+    CircuitBreakerConfig,
+    FallbackConfig,
+    TimeoutConfig,
+    resilient,
+)
 
 from llm_patterns.resilience import (
     BreakerPolicy,
@@ -102,11 +109,11 @@ def with_hyx(steps: Sequence[Step]) -> Ask:
 
 
 def with_pyresilience(steps: Sequence[Step]) -> Ask:
-    """`@resilient` with time-out, circuit breaker and fallback, one step within the other's fallback."""
+    """`@resilient` with time-out, bulkhead, circuit breaker and fallback, one step within the other's fallback."""
     asked: ContextVar[int] = ContextVar("asked")
 
     def guarded(steps: Sequence[Step]) -> Callable[[], Awaitable[str]]:
-        (_, call, seconds, _), *rest = steps
+        (_, call, seconds, cap), *rest = steps
 
         async def ask() -> str:
             return await call(asked.get())
@@ -121,6 +128,7 @@ def with_pyresilience(steps: Sequence[Step]) -> Ask:
         options: dict[str, Any] = {
             "timeout": TimeoutConfig(seconds=seconds),
             "circuit_breaker": CircuitBreakerConfig(),
+            "bulkhead": BulkheadConfig(max_concurrent=cap),
             "fallback": FallbackConfig(handler=handler),
         }
         return resilient(**options)(ask)
@@ -152,10 +160,10 @@ def _function_model(step: Step) -> FunctionModel:
     async def function(messages: list[ModelMessage], info: object) -> ModelResponse:
         (request,) = messages
         (part,) = request.parts
-        async with asyncio.timeout(step.timeout):
-            return ModelResponse(parts=[TextPart(await step.call(int(str(part.content))))])
+        return ModelResponse(parts=[TextPart(await step.call(int(str(part.content))))])
 
-    return FunctionModel(function, model_name=step.name)
+    settings = ModelSettings(request_timeout=step.timeout)
+    return FunctionModel(function, model_name=step.name, settings=settings)
 
 
 def alone(steps: Sequence[Step]) -> Ask:
