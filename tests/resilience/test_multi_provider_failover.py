@@ -464,7 +464,7 @@ def test_a_small_spare_runs_at_its_quota_and_no_further() -> None:
         return len(spare.ledger), failed, refusals
 
     served, failed, refusals = run(main)
-    assert 0.95 * 1200 <= served <= 1205
+    assert 0.95 * 1200 <= served <= 1200 + 20  # five seconds of quota at once
     assert (failed, refusals) == (0, {"requests_per_minute"})
 
 

@@ -267,6 +267,7 @@ class Call(Generic[R]):
         self.sent = 0
         self._now = get_running_loop().time
         self._last = Failure(ErrorKind.TIMEOUT)  # what a hedge is for
+        self._drawn: float | None = None  # of the budget, for the next attempt
         self._candidates = candidates
         self._ended = False
         common.begin(began)
@@ -320,16 +321,13 @@ class Call(Generic[R]):
             now = self._now()
             if (reason := self._out_of(now)) is not None:
                 raise self._gave_up(reason)
+            if not self._affords(now):
+                raise self._gave_up("budget")
             target = self.queue.pop(0)
             try:
-                attempt = Attempt(target, target.acquire(now, self.request), now)
+                return self._begun(target, now)
             except (TargetRefused, CircuitOpen) as refusal:
                 self.refuse(target, refusal)
-                continue
-            if not self._affords(attempt):
-                raise self._gave_up("budget")
-            self.sent += 1
-            return attempt
         raise self._gave_up("targets")
 
     def _out_of(self, now: float) -> GaveUp | None:
@@ -339,16 +337,21 @@ class Call(Generic[R]):
         left = self.deadline - now
         return "deadline" if left < policy.expected_latency or left <= 0 else None
 
-    def _affords(self, attempt: Attempt) -> bool:
-        """Draw on the budget for an attempt that is not the call's first; settles it if that can't be afforded."""
+    def _affords(self, now: float) -> bool:
+        """Draw on the budget for the next attempt, unless it is the call's first."""
         budget = self.common.budget
-        if budget is not None and self.sent:
-            attempt.budget_permit = budget.acquire(self._last, attempt.began)
-            if attempt.budget_permit is None:
-                attempt.settle(succeeded=None)
-                return False
-        attempt.budget = budget
+        if budget is not None and self.sent and self._drawn is None:
+            self._drawn = budget.acquire(self._last, now)
+            return self._drawn is not None
         return True
+
+    def _begun(self, target: Target, now: float) -> Attempt:
+        """Begin an attempt with what was drawn; raises what *target* refuses it with."""
+        attempt = Attempt(target, target.acquire(now, self.request), now)
+        attempt.budget, attempt.budget_permit = self.common.budget, self._drawn
+        self._drawn = None
+        self.sent += 1
+        return attempt
 
     async def _ask(self, attempt: Attempt) -> Attempt | None:
         policy = self.common.policy
@@ -402,12 +405,11 @@ class Call(Generic[R]):
         target = next((each for each in self.queue if each.available(now)), None)
         if target is None or self._out_of(now) is not None or common.hedge_credit < 1:
             return None
-        attempt = Attempt(target, target.acquire(now, self.request), now)
-        if not self._affords(attempt):
+        if not self._affords(now):
             return None
+        attempt = self._begun(target, now)
         attempt.hedge = True
         self.queue.remove(target)
-        self.sent += 1
         common.hedge_credit -= 1
         common.hedges += 1
         return attempt
@@ -420,6 +422,9 @@ class Call(Generic[R]):
 
     def _gave_up(self, reason: GaveUp) -> AllTargetsFailed:
         common, now = self.common, self._now()
+        if common.budget is not None and self._drawn is not None:
+            common.budget.release(self._drawn, succeeded=None)
+            self._drawn = None
         common.gave_up[reason] += 1
         wait = min(target.retry_after(now) for target in self._candidates)
         failed = AllTargetsFailed(reason, tuple(self.attempts), wait if wait < inf else None)

@@ -63,6 +63,10 @@ _SMOOTHING: Final = 0.2
 _FORGETTING: Final = 30.0
 """Seconds in which the latency of a target that nobody asks shrinks to a third: sooner or later it is tried again."""
 
+BREAKER: Final = BreakerPolicy(open_time=15, max_open_time=60)
+"""That of a target without its own. It probes sooner than a breaker alone would: a probe that fails is served elsewhere
+at once, and a small spare can't carry the load for longer than it must."""
+
 
 class TargetRefused(LLMPatternsError):
     """A target was not asked. Nothing was sent, nothing is billed, and it says nothing of the target's health."""
@@ -144,11 +148,11 @@ class TargetLimits(BaseModel):
         description="The same in tokens: estimated input, and `max_tokens` where given.",
     )
     burst: float = Field(
-        default=1.0,
+        default=5.0,
         gt=0,
         le=60,
-        description="Seconds of quota that may be used at once. A quota a minute that is enforced each second refuses "
-        "more than 1.",
+        description="Seconds of quota that may be used at once. Less than a few requests' worth loses quota in the "
+        "traffic's gaps; a quota that is enforced second by second refuses more than 1.",
     )
 
 
@@ -281,7 +285,7 @@ class Target:
         self.name = name
         self.model = model
         self.model_name = model_name
-        self.breaker = breaker or CircuitBreaker(BreakerPolicy(), key=name)
+        self.breaker = breaker or CircuitBreaker(BREAKER, key=name)
         self.tier = tier
         self.weight = weight
         self.capabilities = capabilities or Capabilities()
