@@ -449,6 +449,8 @@ def caps_hold(run: Run) -> None:
 
 def the_lowest_is_shed_first(run: Run) -> None:
     """At one moment, with nothing ending, none that is admitted to the first level is below one just shed there."""
+    if run.history.cache is not None:
+        return  # those who wait for another's call leave their place unseen
     ended, calls = run.levels[0].ended, sorted(run.answers(), key=lambda each: each[0].order)
     for shed, answer in calls:
         if not answer.skipped or answer.skipped[0].reason is not SkipReason.SHED:

@@ -8,6 +8,7 @@ from llm_patterns.chat import ChatModel, ChatRequest, ChatResponse, ChatStream
 from llm_patterns.errors import ErrorKind, Failure, failure_of
 from llm_patterns.layers import Layer, LayeredModel, compose
 from llm_patterns.resilience import (
+    Answer,
     BreakerEvent,
     BreakerPolicy,
     BreakerSharing,
@@ -16,9 +17,15 @@ from llm_patterns.resilience import (
     CircuitBreakers,
     CircuitOpen,
     CusumDetector,
+    DegradationEvent,
+    DegradationPolicy,
+    DegradationStatistics,
     Detector,
     EarnedBudget,
     Evidence,
+    GracefulDegradation,
+    Level,
+    LevelPolicy,
     Permit,
     RateDetector,
     RetriesExhausted,
@@ -27,6 +34,9 @@ from llm_patterns.resilience import (
     RetryPolicy,
     RetryStatistics,
     RetryWithBudget,
+    SkipReason,
+    StaleCache,
+    StaleCachePolicy,
     StopReason,
     StreakDetector,
     StreamRestarted,
@@ -131,3 +141,42 @@ async def stores_are_interchangeable() -> None:
         async with BreakerSharing(store) as sharing:
             assert_type(sharing, BreakerSharing)
             CircuitBreaker(BreakerPolicy(), key="k", sharing=sharing)
+
+
+async def ladders_know_what_they_answer(
+    full: ChatModel, small: ChatModel, request: ChatRequest, apology: ChatResponse
+) -> None:
+    """All levels take the same request and give the same kind of answer."""
+    cache: StaleCache[ChatRequest, ChatResponse] = StaleCache(
+        StaleCachePolicy(fresh=60, stale=600), key=lambda request: request.model_dump_json()
+    )
+    needs = LevelPolicy(quality=0.8, reserve=1)
+
+    def hook(event: DegradationEvent) -> None:
+        """Hear."""
+
+    ladder = GracefulDegradation(
+        DegradationPolicy(deadline=8),
+        [
+            Level("full", full.complete, needs),
+            Level("small", small.complete, needs),
+            Level("cached", cache.recall, needs),
+        ],
+        not_now=apology,
+        accept=lambda response: response.finish_reason == "stop",
+        cache=cache,
+        on_event=hook,
+    )
+    answer = await ladder.call(request, priority="normal", need=0.5)
+    assert_type(answer, Answer[ChatResponse])
+    assert_type(answer.value.text, str)
+    assert_type(answer.reason, SkipReason | None)
+    assert_type(answer.for_action(), ChatResponse)
+    assert_type(ladder.statistics(), DegradationStatistics)
+    await ladder.call("why?")  # type: ignore[arg-type]
+    LevelPolicy(quality=0.8)  # type: ignore[call-arg]
+    streams = [Level("full", full.stream, needs), Level("small", small.stream, needs)]
+    opened = await GracefulDegradation(DegradationPolicy(deadline=8), streams, not_now=None).call(
+        request
+    )
+    assert_type(opened.value, ChatStream | None)

@@ -41,6 +41,8 @@ __all__ = [
 
 Q = TypeVar("Q")
 R = TypeVar("R")
+Q_contra = TypeVar("Q_contra", contravariant=True)
+R_co = TypeVar("R_co", covariant=True)
 
 _PRIOR: Final = 20
 """Scores that the declared quality counts for."""
@@ -133,14 +135,14 @@ class LevelPolicy(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Level(Generic[Q, R]):
+class Level(Generic[Q_contra, R_co]):
     """A way to answer: its name, its call, what the policy says of it, and what watches over it.
 
     *breaker* says that it is down, so that no time is lost on it; *dimmer* that it is slow, so that fewer calls use it.
     """
 
     name: str
-    call: Callable[[Q], Awaitable[R | Cached[R]]]
+    call: Callable[[Q_contra], Awaitable[R_co | Cached[R_co]]]
     policy: LevelPolicy
     breaker: CircuitBreaker | None = None
     dimmer: Dimmer | None = None

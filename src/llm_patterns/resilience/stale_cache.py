@@ -38,6 +38,7 @@ __all__ = ["CacheMiss", "Cached", "StaleCache", "StaleCachePolicy", "StaleCacheS
 
 Q = TypeVar("Q")
 R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 
 
 class CacheMiss(LLMPatternsError):
@@ -88,10 +89,10 @@ class StaleCachePolicy(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Cached(Generic[R]):
+class Cached(Generic[R_co]):
     """An answer given before, and its age in seconds."""
 
-    value: R
+    value: R_co
     age: float
 
 
