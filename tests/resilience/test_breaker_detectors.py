@@ -72,7 +72,7 @@ def test_the_calls_to_detect_are_the_exact_ones(rate: float) -> None:
     assert abs(mean(runs) - detector.calls_to_detect(rate)) <= 3 * error
 
 
-@given(st.floats(0.001, 0.3), st.floats(0.1, 0.9), st.sampled_from([1_000, 10_000, 10**6, 10**8]))
+@given(st.floats(0.001, 0.47), st.floats(0.1, 0.95), st.sampled_from([1_000, 10_000, 10**6, 10**9]))
 def test_the_threshold_is_the_lowest_that_keeps_the_promise(
     healthy: float, sick: float, calls: int
 ) -> None:
@@ -88,6 +88,7 @@ def test_the_threshold_is_the_lowest_that_keeps_the_promise(
 def test_the_run_length_is_right_where_it_is_known() -> None:
     """Where one bad call opens, and on a chain of two scores solved by hand."""
     assert average_run_length(0.2, 4, 4) == pytest.approx(5)
+    assert average_run_length(0.0, 4, 23) == float("inf")
     p, q = 0.2, 0.8  # scores 0 and 1: L0 = 1 + p L1 + q L0, L1 = 1 + q L0
     assert average_run_length(p, 1, 2) == pytest.approx((1 + p) / (1 - q - p * q))
 

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from math import log, log1p, sqrt
+from math import inf, log, log1p, sqrt
 from typing import Final, Protocol
 
 from llm_patterns.errors import ConfigurationError
@@ -265,15 +265,21 @@ def average_run_length(rate: float, step: int, threshold: int) -> float:
     Each L(s) is written as a + b L(s - 1) from the top down, and solved at zero, which a good call does not leave.
     """
     a, b = [0.0] * threshold, [0.0] * threshold
-    for score in range(threshold - 1, -1, -1):
-        rest, again = 0.0, 1.0 if score + step < threshold else 0.0
+
+    def after_a_bad_call(score: int) -> tuple[float, float]:
+        """L(score + step), as the first plus the second times L(score)."""
+        rest, again = 0.0, float(score + step < threshold)
         for above in range(min(score + step, threshold - 1), score, -1):
             rest, again = rest + again * a[above], again * b[above]
+        return rest, again
+
+    for score in range(threshold - 1, 0, -1):
+        rest, again = after_a_bad_call(score)
         stays = 1 - rate * again
-        if score == 0:
-            return (1 + rate * rest) / (rate * (1 - again))
         a[score], b[score] = (1 + rate * rest) / stays, (1 - rate) / stays
-    return 1.0
+    rest, again = after_a_bad_call(0)
+    leaves = rate * (1 - again)
+    return (1 + rate * rest) / leaves if leaves > 0 else inf
 
 
 @lru_cache(maxsize=256)
