@@ -108,7 +108,7 @@ def test_the_first_level_that_works_answers() -> None:
     small = Script("small")
     answer = asked(ladder(level("full", Script("full", takes=2)), level("small", small)))
     assert answer == Answer("full", "full", 0, 0.8, 2.0, None, (), may_act=True)
-    assert (answer.degraded, answer.reason) == (False, None)
+    assert (answer.answered, answer.degraded, answer.reason) == (True, False, None)
     assert not small.times
 
 
@@ -131,6 +131,7 @@ def test_below_the_last_level_is_not_now() -> None:
         2,
         0,
     )
+    assert not answer.answered
     assert answer.retry_after == 30 * (1 + Random(1).random() / 2)
 
 

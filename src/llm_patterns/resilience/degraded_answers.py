@@ -59,6 +59,11 @@ class Answer(NamedTuple, Generic[R]):
     retry_after: float | None = None
 
     @property
+    def answered(self) -> bool:
+        """Return whether there is an answer at all; else the value is the ladder's `not_now`."""
+        return self.retry_after is None
+
+    @property
     def degraded(self) -> bool:
         """Return whether a better level was passed over."""
         return self.depth > 0

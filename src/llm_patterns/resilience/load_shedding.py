@@ -19,8 +19,8 @@ Invariants, whatever is recorded:
 [20, 18, 16]
 
 Sources: Klein et al., "Brownout: Building More Robust Cloud Applications" (ICSE 2014), whose dimmer is the chance that
-a request gets its optional part. Here it is a share of a limit on calls in flight, since a chance leaves a queue to
-grow for as long as the provider takes to answer: in the chapter's crowd that costs a quarter of the full answers.
+a request gets its optional part. Here it is a share of a limit on calls in flight: a chance lets a queue grow for as
+long as the provider takes to answer, and is turned down when that queue is there already; a limit bounds the queue.
 """
 
 from __future__ import annotations
