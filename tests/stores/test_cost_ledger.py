@@ -119,8 +119,10 @@ def test_the_tables_know_their_version(url: str) -> None:
 
     async def main() -> None:
         async with open_database(url) as database:
-            async with CostLedger(database):
-                pass
+            for _ in range(2):
+                async with CostLedger(database):
+                    pass
+            assert len(await database.fetch("SELECT * FROM llm_costs_schema")) == 1
             with pytest.raises(ConfigurationError, match="sums of 3600 seconds, not of 60"):
                 await CostLedger(database, LedgerPolicy(resolution=60)).__aenter__()
             await database.execute("UPDATE llm_costs_schema SET version = 99")

@@ -309,6 +309,7 @@ def test_a_running_sum_in_mid_stream_is_a_lower_bound() -> None:
     ended = seen([running])
     ended.end()
     assert ended.measured() == (Usage(input_tokens=9, output_tokens=3), False)
+    assert (seen([running]).whole, ended.whole) == (False, True)
 
 
 def test_a_stream_that_never_tells_is_estimated_at_its_end_too() -> None:
