@@ -47,18 +47,38 @@ def waterfall(spans: Iterable[FinishedSpan], *, title: str, alt: str) -> Figure:
     ]
     traces += _events(rows, begin)
     layout = _layout("Seconds since the request came", "Step", 110 + 26 * len(rows))
+    names = [INDENT * depth + span.name for depth, span in rows]
+    width = 8 * max(map(len, names))
     layout["xaxis"] = {**_axis("Seconds since the request came"), "rangemode": "tozero"}
     layout["yaxis"] = {
         **_axis(""),
-        "tickmode": "array",
-        "tickvals": list(range(len(rows))),
-        "ticktext": [html.escape(INDENT * depth + span.name, quote=False) for depth, span in rows],
         "range": [len(rows) - 0.5, -0.5],
+        "showticklabels": False,
         "showgrid": False,
         "zeroline": False,
     }
-    layout.update(barmode="overlay", showlegend=len(traces) > 1, margin=_margin(16))
+    layout.update(
+        barmode="overlay",
+        showlegend=len(traces) > 1,
+        annotations=[_name(name, row, width) for row, name in enumerate(names)],
+        margin={**_margin(16), "l": width + 8},
+    )
     return Figure(title, alt, traces, layout)
+
+
+def _name(text: str, row: int, width: int) -> JsonValue:
+    # An axis sets its labels flush right, which hides how deep they are.
+    return {
+        "text": html.escape(text, quote=False),
+        "xref": "paper",
+        "x": 0,
+        "xshift": -width,
+        "xanchor": "left",
+        "yref": "y",
+        "y": row,
+        "showarrow": False,
+        "font": {"size": 13, "color": COLOURS["text"].light},
+    }
 
 
 def _rows(spans: list[FinishedSpan]) -> Iterator[tuple[int, FinishedSpan]]:

@@ -22,7 +22,7 @@ SPANS = [
 
 def test_steps_are_under_their_parents_in_the_order_of_their_beginnings() -> None:
     """Whatever the order in which they ended; names are text, not markup."""
-    labels = waterfall(SPANS, **WORDS).layout["yaxis"]["ticktext"]
+    labels = [each["text"] for each in waterfall(SPANS, **WORDS).layout["annotations"]]
     assert labels == ["answer", f"{INDENT}search", f"{INDENT * 2}&lt;call&gt;", f"{INDENT}late"]
 
 

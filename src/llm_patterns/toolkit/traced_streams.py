@@ -120,6 +120,6 @@ class TracedStream(Generic[T]):
         if self._reader is not None and self._span.recording and not self._span.ended:
             self._span.update(self._reader.attributes())
             if self._first_after is not None:
-                self._span.set("gen_ai.response.time_to_first_chunk", self._first_after)
+                self._span.set("gen_ai.response.time_to_first_chunk", round(self._first_after, 6))
             self._span.content(OUTPUT_MESSAGES, self._reader.messages())
         self._span.end()
