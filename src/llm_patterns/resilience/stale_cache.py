@@ -190,8 +190,10 @@ class StaleCache(Generic[Q, R]):
             self._joined += 1
         flight.waiting += 1
         try:
-            # One waiter's time-out must not end what the others wait for.
-            return await asyncio.shield(flight.task)
+            await asyncio.wait(
+                [flight.task]
+            )  # one waiter's time-out must not end what the others wait for
+            return flight.task.result()
         finally:
             flight.waiting -= 1
             if not flight.waiting:
