@@ -734,6 +734,7 @@ _COMPANIONS = (
             Related("token_budget_middleware", "refuses by the same arithmetic before the call"),
             Related("trace_logger", "has the call to which a cost belongs"),
         ),
+        published=True,
     ),
     Companion(
         slug="trace_logger",
@@ -748,6 +749,7 @@ _COMPANIONS = (
             Related("pii_detection", "finds what the redaction hook must take out"),
             Related("latency_tracker", "keeps the distribution where this keeps the cases"),
         ),
+        published=True,
     ),
     Companion(
         slug="test_fixtures",
@@ -762,6 +764,7 @@ _COMPANIONS = (
             Related("snapshot_testing", "compares answers that are not the same twice"),
             Related("retry_with_budget", "shows the same storms as experiments"),
         ),
+        published=True,
     ),
     Companion(
         slug="latency_tracker",
@@ -776,6 +779,7 @@ _COMPANIONS = (
             Related("graceful_degradation", "serves less when the time is short"),
             Related("trace_logger", "has the single slow call"),
         ),
+        published=True,
     ),
     Companion(
         slug="prompt_registry",
