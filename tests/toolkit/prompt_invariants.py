@@ -258,7 +258,7 @@ class Distant(prompt_store.MemoryPromptStore):
         self.asked: list[float] = []
         self.refused: list[float] = []
         self.pointed: list[tuple[float, int]] = []
-        self.moved_at: dict[int, float] = {}
+        self.moved_as: dict[int, int] = {}
 
     async def labelled(self, name: str, label: str) -> Any:
         """Read a label, half-way through."""
@@ -277,7 +277,7 @@ class Distant(prompt_store.MemoryPromptStore):
         await self._travel()
         moved = await super().move(name, label, *args, **options)
         self.pointed.append((_now(), moved.version.number))
-        self.moved_at[moved.move.sequence] = _now()
+        self.moved_as[moved.move.sequence] = len(self.pointed) - 1
         await self._travel()
         return moved
 
@@ -296,8 +296,8 @@ class Reading:
 
     policy: Any
     reads: list[Read]
-    mine: list[tuple[float, float]]
-    """When a move of this process's own was confirmed, and when it happened."""
+    mine: list[tuple[float, int]]
+    """When a move of this process's own was confirmed, and which of all moves it was."""
     store: Distant
 
     def true_within(self, number: int, start: float, end: float) -> bool:
@@ -316,12 +316,12 @@ async def read_all(module: Any, plan: dict[str, Any]) -> Reading:
     for prompt in PROMPTS:
         await store.save(NAME, prompt, Signature("ada", datetime(2026, 1, 5, tzinfo=UTC)))
     registry = module.PromptRegistry(store, module.RegistryPolicy(**plan["policy"]))
-    mine: list[tuple[float, float]] = []
+    mine: list[tuple[float, int]] = []
 
     async def move_to(mover: Any, to: int) -> None:
         made = await mover.move(NAME, "production", to, by="ada", why="moved")
         if mover is registry:
-            mine.append((_now(), store.moved_at[made.sequence]))
+            mine.append((_now(), store.moved_as[made.sequence]))
 
     await move_to(registry, 1)
     store.outages = plan["outages"]
@@ -396,9 +396,9 @@ def nobody_asks_after_a_failure(seen: Reading) -> None:
 def own_moves_are_read(seen: Reading) -> None:
     """Invariant 4: after a move of one's own, nothing that was there before it is read."""
     for read in _served(seen):
-        done = [happened for confirmed, happened in seen.mine if confirmed < read.began]
-        if done:
-            assert seen.true_within(read.result.version.number, max(done), read.ended)
+        done = [which for confirmed, which in seen.mine if confirmed < read.began]
+        since = seen.store.pointed[max(done, default=0) :]
+        assert read.result.version.number in [number for at, number in since if at <= read.ended]
 
 
 READERS_PROMISES = [

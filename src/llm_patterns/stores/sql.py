@@ -113,6 +113,7 @@ class Database(ABC):
     async def transaction(self, key: str | None = None) -> AsyncIterator[Transaction]:
         """Open a transaction: it is committed at the end, and undone by any error or cancellation.
 
+        A statement's error must pass: who catches it gets a `RuntimeError` at the end, in both databases.
         Those with the same *key* run one after the other, in all processes: read, decide and write without anyone
         between. Without a key it sees what others commit meanwhile (in SQLite, nobody can). `StoreUnavailable` from
         the commit leaves open whether it happened: write so that doing it again does no harm.
@@ -120,6 +121,11 @@ class Database(ABC):
         async with self._bounded() as session:
             await session.begin(key)
             yield session
+            if session.broken:
+                raise RuntimeError(
+                    "a statement of the transaction failed, so all of it is undone: let its error pass, "
+                    "or write ON CONFLICT where it may fail"
+                )
             await session.commit()
 
     async def create(self, *statements: str) -> None:
@@ -186,7 +192,9 @@ def open_database(url: str, policy: DatabasePolicy | None = None) -> Database:
 
 
 class _Session(ABC):
-    """A connection in use by one task."""
+    """A connection in use by one task. It is `broken` once a statement failed: PostgreSQL then commits nothing more."""
+
+    broken = False
 
     @abstractmethod
     async def execute(self, statement: str, *values: Value) -> int: ...
@@ -251,10 +259,14 @@ class _SQLite(Database):
 
         connection = sqlite3.connect(self.path, timeout=self.policy.timeout, isolation_level=None)
         connection.row_factory = _named
-        # `synchronous` stays at FULL: in this mode NORMAL would lose confirmed commits with the power.
-        with suppress(sqlite3.OperationalError):  # Another process is just setting it, for all.
-            connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA foreign_keys = ON")
+        try:
+            # `synchronous` stays at FULL: in this mode NORMAL would lose confirmed commits with the power.
+            with suppress(sqlite3.OperationalError):  # Another process is just setting it, for all.
+                connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA foreign_keys = ON")
+        except sqlite3.Error:
+            connection.close()
+            raise
         return connection
 
     def _undo(self) -> None:
@@ -311,6 +323,7 @@ class _SQLiteSession(_Session):
         try:
             yield
         except sqlite3.Error as error:
+            self.broken = True
             if _primary_code(error) not in _SQLITE_AWAY:
                 raise
             raise StoreUnavailable(str(self._database), str(error)) from error
@@ -348,7 +361,7 @@ class _PostgreSQL(Database):
     def __init__(self, url: str, policy: DatabasePolicy) -> None:
         super().__init__(policy)
         self._url = url
-        self._asyncpg = _driver()
+        self.driver = _driver()
         self._pool: Any = None
         self._opening = asyncio.Lock()
 
@@ -374,7 +387,7 @@ class _PostgreSQL(Database):
     async def _opened(self) -> Any:
         async with self._opening:
             if self._pool is None:
-                self._pool = await self._asyncpg.create_pool(
+                self._pool = await self.driver.create_pool(
                     self._url,
                     min_size=0,
                     max_size=self.policy.max_connections,
@@ -387,12 +400,12 @@ class _PostgreSQL(Database):
     async def _acquired(self, pool: Any) -> Any:
         try:
             return await pool.acquire()
-        except (OSError, self._asyncpg.PostgresError, self._asyncpg.InterfaceError) as error:
+        except (OSError, self.driver.PostgresError, self.driver.InterfaceError) as error:
             raise StoreUnavailable(str(self), _described(error)) from error
 
     async def _undo(self, connection: Any) -> None:
         try:
-            if not self._lost(connection) and connection.is_in_transaction():
+            if not self.lost(connection) and connection.is_in_transaction():
                 await connection.execute("ROLLBACK")
         except BaseException as error:
             connection.terminate()
@@ -407,22 +420,12 @@ class _PostgreSQL(Database):
             except TimeoutError:
                 self._pool.terminate()
 
-    def _lost(self, connection: Any) -> bool:
+    def lost(self, connection: Any) -> bool:
         try:
             closed: bool = connection.is_closed()
-        except self._asyncpg.InterfaceError:  # the pool has already taken it back
+        except self.driver.InterfaceError:  # the pool has already taken it back
             return True
         return closed
-
-    @contextmanager
-    def translated(self, connection: Any) -> Iterator[None]:
-        try:
-            yield
-        except (OSError, self._asyncpg.PostgresError, self._asyncpg.InterfaceError) as error:
-            away = (getattr(error, "sqlstate", None) or "")[:2] in _POSTGRESQL_AWAY
-            if not away and not self._lost(connection):
-                raise
-            raise StoreUnavailable(str(self), _described(error)) from error
 
 
 class _PostgreSQLSession(_Session):
@@ -431,17 +434,17 @@ class _PostgreSQLSession(_Session):
         self._connection = connection
 
     async def execute(self, statement: str, *values: Value) -> int:
-        with self._database.translated(self._connection):
+        with self._translated():
             status: str = await self._connection.execute(statement, *values)
         count = status.rpartition(" ")[2]
         return int(count) if count.isdecimal() else 0
 
     async def execute_many(self, statement: str, rows: Iterable[Sequence[Value]]) -> None:
-        with self._database.translated(self._connection):
+        with self._translated():
             await self._connection.executemany(statement, rows)
 
     async def fetch(self, statement: str, *values: Value) -> list[Row]:
-        with self._database.translated(self._connection):
+        with self._translated():
             return [dict(row) for row in await self._connection.fetch(statement, *values)]
 
     async def begin(self, key: str | None) -> None:
@@ -453,6 +456,18 @@ class _PostgreSQLSession(_Session):
 
     async def commit(self) -> None:
         await self.execute("COMMIT")
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        asyncpg = self._database.driver
+        try:
+            yield
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            self.broken = True
+            away = (getattr(error, "sqlstate", None) or "")[:2] in _POSTGRESQL_AWAY
+            if not away and not self._database.lost(self._connection):
+                raise
+            raise StoreUnavailable(str(self._database), _described(error)) from error
 
 
 _POSTGRESQL_AWAY: Final = {

@@ -271,7 +271,8 @@ class PromptRegistry:
         """Point *label* to version *to*; where it does already, nothing happens and its last move is returned.
 
         With *expected*, only if it points to that version (0: if it does not exist yet); else `LabelConflict`. Other
-        processes follow within `cache_ttl`.
+        processes follow within `cache_ttl`. After `StoreUnavailable` it may or may not have moved; with *expected*,
+        trying again does no harm.
         """
         return await self._move(name, _named("label", label), to, _signed(by, why), expected)
 
@@ -287,7 +288,8 @@ class PromptRegistry:
         """Point *label* to where it pointed before.
 
         Once more goes further back, and never forward to what was rolled back from. So that two people who press
-        the button go back once, say in *expected* which version is bad: the second gets a `LabelConflict`.
+        the button, or one who tries again after `StoreUnavailable`, go back once, say in *expected* which version is
+        bad: the second time is a `LabelConflict`.
         """
         return await self._move(name, label, None, _signed(by, why), expected)
 
