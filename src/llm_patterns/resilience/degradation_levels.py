@@ -227,7 +227,6 @@ class LevelAtWork(Generic[Q, R]):
         headroom: float,
         accept: Callable[[R], bool] | None = None,
     ) -> None:
-        self.level = level
         self.name = level.name
         self.call = level.call
         self.reserved = reserved
@@ -235,6 +234,8 @@ class LevelAtWork(Generic[Q, R]):
         self.quality = level.policy.quality
         self.answers = 0
         self.skipped = dict.fromkeys(SkipReason, 0)
+        self._breaker = level.breaker
+        self._dimmer = level.dimmer
         self._policy = level.policy
         self._headroom = headroom
         self._accept = accept
@@ -264,14 +265,14 @@ class LevelAtWork(Generic[Q, R]):
         room for the priority, and is it up?
         """
         policy = self._policy
-        if need is not None and self.quality < max(need, policy.quality_floor):
+        if need is not None and (self.quality < need or self.quality < policy.quality_floor):
             raise Unserved(SkipReason.BELOW_FLOOR)
         seconds = time_for(ends - now, reserved=self.reserved, timeout=policy.timeout)
         if seconds < policy.reserve - _EPSILON or seconds <= 0:
             raise Unserved(SkipReason.NO_TIME)
         if self._in_flight >= self._limit(rank, now):
             raise Unserved(SkipReason.SHED)
-        permit = None if self.level.breaker is None else self._permit(self.level.breaker)
+        permit = None if self._breaker is None else self._permit(self._breaker)
         self._in_flight += 1
         self._attempts += 1
         healthy: bool | None = None
@@ -289,13 +290,18 @@ class LevelAtWork(Generic[Q, R]):
             raise Unserved(reason_of(error, cut_off=cutoff.expired), error) from error
         finally:
             self._in_flight -= 1
-            self._over(permit, healthy, now, loop.time())
+            taken = loop.time() - now
+            self._attempt_seconds += taken
+            if self._breaker is not None and permit is not None:
+                self._breaker.release(permit, succeeded=healthy)
+            # A quick failure is no quick answer, but what has taken too long was slow however it ended.
+            if self._dimmer is not None and (healthy or taken > self._dimmer.policy.target):
+                self._dimmer.record(taken, now + taken)
         self._exercised_at = now
         return answer
 
     def statistics(self, now: float, seconds: float) -> LevelStatistics:
         """Return the counts so far; *seconds* is how long its answer was the latest."""
-        dimmer = self.level.dimmer
         return LevelStatistics(
             name=self.name,
             answers=self.answers,
@@ -306,15 +312,15 @@ class LevelAtWork(Generic[Q, R]):
             in_flight=self._in_flight,
             quality=self.quality,
             scores=self._scores,
-            dimmed_to=1.0 if dimmer is None else dimmer.level(now),
+            dimmed_to=1.0 if self._dimmer is None else self._dimmer.level(now),
             exercised_at=self._exercised_at,
         )
 
     def _limit(self, rank: int, now: float) -> int:
-        dimmer, cap = self.level.dimmer, self._policy.max_in_flight
-        if dimmer is None and not rank:
+        cap = self._policy.max_in_flight
+        if self._dimmer is None and not rank:
             return cap
-        share = 1.0 if dimmer is None else dimmer.level(now)
+        share = 1.0 if self._dimmer is None else self._dimmer.level(now)
         return in_flight_limit(cap, share, rank, self._headroom)
 
     def _permit(self, breaker: CircuitBreaker) -> Permit:
@@ -325,18 +331,8 @@ class LevelAtWork(Generic[Q, R]):
 
     def _vote(self, error: Exception, *, cut_off: bool) -> bool | None:
         # A breaker sees a time-out from outside as a cancellation; here it is known for what it is.
-        breaker = self.level.breaker
+        breaker = self._breaker
         return False if cut_off or breaker is None else vote_of(error, breaker.policy)
-
-    def _over(self, permit: Permit | None, healthy: bool | None, began: float, now: float) -> None:
-        taken = now - began
-        self._attempt_seconds += taken
-        breaker, dimmer = self.level.breaker, self.level.dimmer
-        if breaker is not None and permit is not None:
-            breaker.release(permit, succeeded=healthy)
-        # A quick failure is no quick answer, but what has taken too long was slow however it ended.
-        if dimmer is not None and (healthy or taken > dimmer.policy.target):
-            dimmer.record(taken, now)
 
 
 class _Cutoff:

@@ -12,9 +12,10 @@ from asyncio import get_running_loop
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import inf
 from types import TracebackType
-from typing import Final, Generic, Literal, TypeVar
+from typing import Final, Generic, Literal, TypeVar, cast
 
 from llm_patterns.chat import ChatRequest
 from llm_patterns.errors import ErrorKind, Failure, LLMPatternsError, failure_of
@@ -127,6 +128,18 @@ class Common:
         ours = now + self.policy.deadline
         return ours if ambient is None else min(ours, ambient)
 
+    def cut_at(
+        self, began: float, deadline: float, others: Sequence[Target], sent: int, now: float
+    ) -> float:
+        """Return when an attempt that *began* then, the call's *sent*-th, is cut off, as far as one knows *now*.
+
+        Its share is that of those *others* that would be available: a target that nobody can stand in for is left
+        alone until the deadline.
+        """
+        most = self.policy.max_attempts - sent
+        waiting = min(most, sum(target.available(now) for target in others))
+        return began + attempt_share(deadline - began, others=waiting, policy=self.policy)
+
     def failed(self, target: Target, error: Exception, seconds: float) -> TargetFailed:
         """Keep the books of a failed attempt."""
         failed = TargetFailed(target.name, error, failure_of(error), seconds)
@@ -149,38 +162,20 @@ class Common:
 
 
 class Cutoff:
-    """A time-out that looks around before it cuts: `asyncio.timeout`, but longer while no other target is available.
+    """A time-out that asks before it cuts: `asyncio.timeout_at`, but *again* may name a later time when it has come."""
 
-    *began* is when the attempt did, *deadline* when the call is over; at most *most* of *others* may still be asked.
-    """
+    __slots__ = ("_again", "_cut", "_nested", "_task", "_timer", "_until")
 
-    __slots__ = (
-        *("_began", "_cut", "_deadline", "_most", "_nested"),
-        *("_others", "_policy", "_task", "_timer"),
-    )
-
-    def __init__(
-        self,
-        began: float,
-        deadline: float,
-        others: Sequence[Target],
-        most: int,
-        policy: FailoverPolicy,
-    ) -> None:
-        self._began = began
-        self._deadline = deadline
-        self._others = others
-        self._most = most
-        self._policy = policy
+    def __init__(self, until: float, again: Callable[[float], float]) -> None:
+        self._until = until
+        self._again = again
         self._cut = False
 
     def __enter__(self) -> None:
         loop = get_running_loop()
-        task = asyncio.current_task(loop)
-        assert task is not None
-        self._task = task
-        self._nested = self._task.cancelling()
-        self._timer = loop.call_at(self._until(len(self._others)), self._fire)
+        self._timer = loop.call_at(self._until, self._fire)
+        self._task = task = cast("asyncio.Task[object]", asyncio.current_task(loop))
+        self._nested = task.cancelling()
 
     def __exit__(
         self,
@@ -192,16 +187,10 @@ class Cutoff:
         if self._cut and self._task.uncancel() <= self._nested and kind is asyncio.CancelledError:
             raise TimeoutError from error
 
-    def _until(self, others: int) -> float:
-        left, most = self._deadline - self._began, self._most
-        share = attempt_share(left, others=min(others, most), policy=self._policy)
-        return self._began + share
-
     def _fire(self) -> None:
         loop = get_running_loop()
         now = loop.time()
-        until = self._until(sum(target.available(now) for target in self._others))
-        if until > now:
+        if (until := self._again(now)) > now:
             self._timer = loop.call_at(until, self._fire)
         else:
             self._cut = True
@@ -354,10 +343,10 @@ class Call(Generic[R]):
         return attempt
 
     async def _ask(self, attempt: Attempt) -> Attempt | None:
-        policy = self.common.policy
-        most = policy.max_attempts - self.sent
+        began, cut_at = attempt.began, self.common.cut_at
+        again = partial(cut_at, began, self.deadline, self.queue, self.sent)
         try:
-            with Cutoff(attempt.began, self.deadline, self.queue, most, policy):
+            with Cutoff(again(began), again):
                 attempt.answer = await self.ask(attempt.target)
         except Exception as error:
             self.fail(attempt, error)

@@ -369,20 +369,11 @@ class GracefulDegradation(Generic[Q, R]):
         level = self._levels[depth]
         level.answers += 1
         self._served(depth, now)
-        age = answer.age if isinstance(answer, Cached) else None
-        seconds = now - began
+        value, age = (answer.value, answer.age) if isinstance(answer, Cached) else (answer, None)
         if depth:
-            emit(self._on_event, Degraded(level.name, skipped, seconds))
-        return Answer(
-            value=value_of(answer),
-            level=level.name,
-            depth=depth,
-            quality=level.quality,
-            seconds=seconds,
-            age=age,
-            skipped=skipped,
-            may_act=level.safe_for_actions or (depth == 0 and age is None),
-        )
+            emit(self._on_event, Degraded(level.name, skipped, now - began))
+        may_act = level.safe_for_actions or (depth == 0 and age is None)
+        return Answer(value, level.name, depth, level.quality, now - began, age, skipped, may_act)
 
     def _no_answer(self, began: float, now: float, skipped: tuple[Skipped, ...]) -> Answer[R]:
         self._not_now_answers += 1

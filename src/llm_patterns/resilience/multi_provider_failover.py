@@ -39,7 +39,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mappi
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import wraps
+from functools import partial, wraps
 from random import Random
 from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar, cast
 
@@ -59,7 +59,7 @@ from llm_patterns.resilience.failover_calls import (
     GaveUp,
     TargetFailed,
 )
-from llm_patterns.resilience.failover_rules import FailoverPolicy, ranked
+from llm_patterns.resilience.failover_rules import FailoverPolicy, attempt_share, ranked
 from llm_patterns.resilience.failover_streams import FailoverStream, StreamSwitched
 from llm_patterns.resilience.failover_targets import (
     Target,
@@ -210,6 +210,12 @@ class MultiProviderFailover:
         self._plain = self._listed and policy.hedge_percentile is None and budget is None
         self._modelled = [target for target in self.targets if target.model is not None]
         self._choosy = any(not target.takes_all for target in self._modelled)
+        self._first_shares = [
+            attempt_share(
+                policy.deadline, others=min(others, policy.max_attempts - 1), policy=policy
+            )
+            for others in range(len(names))
+        ]
         first = self.targets[0]
         self._preferred = {first.name}
         if not self._listed:
@@ -354,7 +360,8 @@ class MultiProviderFailover:
             call.refuse(target, refusal)
             return await self._finish(call, None)
         try:
-            with Cutoff(began, deadline, others, policy.max_attempts - 1, policy):
+            again = partial(common.cut_at, began, deadline, others, 1)
+            with Cutoff(began + self._first_shares[len(others)], again):
                 answer = await ask(target)
         except Exception as error:
             call = Call(common, candidates, ask, kind, request, began=began, deadline=deadline)
