@@ -37,8 +37,8 @@ LADDER_BUGS = {
         invariants.every_call_is_answered,
     ),
     "the ambient deadline is not looked at": (
-        "ends if ambient is None else min(ends, ambient)",
-        "ends",
+        "ends = min(ends, ambient)",
+        "pass",
         invariants.time_is_kept,
     ),
     "nothing is kept for the next level": (
@@ -105,8 +105,8 @@ LADDER_BUGS = {
 
 LEVEL_BUGS = {
     "the floor is not looked at": (
-        "max(need, policy.quality_floor)",
-        "need",
+        "self.quality < need or self.quality < policy.quality_floor",
+        "self.quality < need",
         invariants.quality_is_kept,
     ),
     "a level is not cut off": (
@@ -135,8 +135,8 @@ LEVEL_BUGS = {
         invariants.nothing_is_left_behind,
     ),
     "cancelled calls keep their permit": (
-        "if breaker is not None and permit is not None:",
-        "if breaker is not None and permit is not None and healthy is not None:",
+        "if self._breaker is not None and permit is not None:",
+        "if self._breaker is not None and permit is not None and healthy is not None:",
         invariants.nothing_is_left_behind,
     ),
     "one call too many": (

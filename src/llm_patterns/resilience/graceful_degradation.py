@@ -269,7 +269,9 @@ class GracefulDegradation(Generic[Q, R]):
         """
         time = get_running_loop().time
         began = time()
-        ends = self._ends(began)
+        ends, ambient = began + self.policy.deadline, deadline_at()
+        if ambient is not None:
+            ends = min(ends, ambient)
         rank = 0 if priority is None else self._rank(priority)
         held = None if self.cache is None else self.cache.fresh(request, began)
         if held is not None and self._levels[0].quality >= need:
@@ -329,10 +331,6 @@ class GracefulDegradation(Generic[Q, R]):
             cancelled=self._cancelled,
             recent_degraded_share=self._watch.share,
         )
-
-    def _ends(self, began: float) -> float:
-        ends, ambient = began + self.policy.deadline, deadline_at()
-        return ends if ambient is None else min(ends, ambient)
 
     def _rank(self, priority: str) -> int:
         try:
@@ -404,7 +402,8 @@ class GracefulDegradation(Generic[Q, R]):
             emit(self._on_event, DegradedShareRose(finding, self._watch.share))
 
     def _pass_time(self, now: float) -> None:
-        self._seconds[self._latest] += now - (now if self._since is None else self._since)
+        if self._since is not None:
+            self._seconds[self._latest] += now - self._since
         self._since = now
 
     def _chance(self) -> float:
