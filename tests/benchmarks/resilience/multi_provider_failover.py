@@ -1,8 +1,8 @@
 """What a call costs whose first choice answers at once: an awaited function that does nothing, beside the peers'.
 
 Of the peers only pydantic-ai's FallbackModel can be asked without a wire: over two of its own models that do nothing.
-The Router always makes an HTTP request, so its cost is that of the client's whole stack; it is measured over httpx's own
-answering transport, and so is the SDK without it, to subtract.
+The Router always makes an HTTP request, so its cost is that of the client's whole stack; it is measured over httpx's
+own answering transport, and so is the SDK without it, to subtract.
 """
 
 import asyncio
