@@ -82,8 +82,8 @@ LADDER_BUGS = {
         invariants.the_books_balance,
     ),
     "time at the levels gets lost": (
-        "        self._pass_time(now)\n        self._latest = depth\n",
-        "        self._since = now\n        self._latest = depth\n",
+        "self._seconds[self._latest] += now - self._since",
+        "pass",
         invariants.the_books_balance,
     ),
     "the highest is shed first": (
@@ -97,8 +97,8 @@ LADDER_BUGS = {
         invariants.actions_are_guarded,
     ),
     "lesser answers are acted on": (
-        "may_act=level.safe_for_actions or (",
-        "may_act=depth < 2 or (",
+        "may_act = level.safe_for_actions or (",
+        "may_act = depth < 2 or (",
         invariants.actions_are_guarded,
     ),
 }

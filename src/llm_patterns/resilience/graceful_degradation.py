@@ -319,14 +319,14 @@ class GracefulDegradation(Generic[Q, R]):
     def statistics(self) -> DegradationStatistics:
         """Return the counts so far."""
         now = get_running_loop().time()
-        self._pass_time(now)
+        *seconds, not_now_seconds = self._seconds_at(now)
         return DegradationStatistics(
             levels=tuple(
-                level.statistics(now, seconds)
-                for level, seconds in zip(self._levels, self._seconds, strict=False)
+                level.statistics(now, spent)
+                for level, spent in zip(self._levels, seconds, strict=True)
             ),
             not_now=self._not_now_answers,
-            not_now_seconds=self._seconds[-1],
+            not_now_seconds=not_now_seconds,
             raised=self._raised,
             cancelled=self._cancelled,
             recent_degraded_share=self._watch.share,
@@ -395,16 +395,17 @@ class GracefulDegradation(Generic[Q, R]):
         return soonest * (1 + self._chance() / 2)
 
     def _served(self, depth: int, now: float) -> None:
-        self._pass_time(now)
-        self._latest = depth
+        if self._since is not None:
+            self._seconds[self._latest] += now - self._since
+        self._latest, self._since = depth, now
         finding = self._watch.record(depth > 0, now)
         if finding is not None:
             emit(self._on_event, DegradedShareRose(finding, self._watch.share))
 
-    def _pass_time(self, now: float) -> None:
-        if self._since is not None:
-            self._seconds[self._latest] += now - self._since
-        self._since = now
+    def _seconds_at(self, now: float) -> list[float]:
+        seconds = [*self._seconds]
+        seconds[self._latest] += 0.0 if self._since is None else now - self._since
+        return seconds
 
     def _chance(self) -> float:
         return (self._rng or clock.rng()).random()
