@@ -23,7 +23,7 @@ import anthropic
 import openai
 import pytest
 from opentelemetry import trace as otel
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace._sampling_experimental import (
     composable_traceid_ratio_based,
     composite_sampler,
@@ -654,6 +654,21 @@ def test_without_an_sdk_spans_have_ids_all_the_same() -> None:
     asyncio.run(main())
     assert all(span.trace_id for span in memory.spans)
     assert memory.spans[0].parent_id == memory.spans[1].span_id
+
+
+def test_a_processor_that_fails_breaks_no_call(caplog: pytest.LogCaptureFixture) -> None:
+    """OpenTelemetry lets its error through; here it is logged once, and counted."""
+
+    class Broken(SpanProcessor):
+        def on_start(self, span: Any, parent_context: Any = None) -> None:
+            raise RuntimeError("no")
+
+    provider = TracerProvider()
+    provider.add_span_processor(Broken())
+    traces = TraceLogger(sink=OpenTelemetrySink(provider))
+    assert asyncio.run(work(traces, steps=3)) == [0, 1, 2]
+    assert traces.statistics().sink_errors == 4
+    assert len(caplog.records) == 1
 
 
 def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -208,7 +208,7 @@ STREAMS: dict[str, list[Any]] = {
 @pytest.mark.parametrize("client", STREAMS)
 def test_the_chunks_of_a_stream_add_up_to_an_answer(client: str) -> None:
     """The same, whichever client's: reason, tokens, text."""
-    reader = StreamReader(with_text=True)
+    reader = StreamReader(max_chars=100)
     for chunk in STREAMS[client]:
         reader.read(chunk)
     read = reader.attributes()
@@ -217,6 +217,16 @@ def test_the_chunks_of_a_stream_add_up_to_an_answer(client: str) -> None:
     assert (read["gen_ai.usage.input_tokens"], read["gen_ai.usage.output_tokens"]) == (9, 2)
     assert reader.messages() == [
         {"role": "assistant", "parts": [{"type": "text", "content": "Hi"}]}
+    ]
+
+
+def test_no_more_of_a_streams_text_is_kept_than_asked_for() -> None:
+    """However long it runs."""
+    reader = StreamReader(max_chars=3)
+    for _ in range(10):
+        reader.read(ChatChunk(text="ab"))
+    assert reader.messages() == [
+        {"role": "assistant", "parts": [{"type": "text", "content": "aba"}]}
     ]
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llm_patterns.toolkit import json_lines, spans, trace_logger
+from llm_patterns.toolkit import json_lines, redaction, spans, trace_logger
 from tests.toolkit import trace_invariants as invariants
 
 PROGRAM_INVARIANTS = [
@@ -38,6 +38,13 @@ def test_whatever_the_disk_does(
 ) -> None:
     """Spans are written, dropped and announced, or queued; lines are whole."""
     invariants.check_disk(json_lines, puts, script, overflow)
+
+
+@settings(max_examples=300)
+@given(invariants.CONTENT, st.integers(0, 20))
+def test_of_every_text_only_what_the_hook_returned(content: Any, max_chars: int) -> None:
+    """However deep it lies."""
+    invariants.check_clean(redaction, content, max_chars)
 
 
 @settings(max_examples=300)

@@ -480,6 +480,29 @@ def test_long_content_is_cut_after_the_hook_saw_all_of_it() -> None:
     assert span.attributes["messages"] == kept
 
 
+def test_what_waits_for_the_hook_is_bounded() -> None:
+    """A trace that waits for its decision must not hold a book for each step; the hook sees what is held."""
+    seen: list[int] = []
+
+    def hook(text: str) -> str:
+        seen.append(len(text))
+        return text
+
+    async def work(traces: TraceLogger) -> None:
+        with traces.span("step") as span:
+            for number in range(3):
+                span.content(f"text {number}", "x" * 1_000)
+            assert [len(str(each)) for each in span.content_by_name.values()] == [100, 100]
+
+    policy = TracePolicy(
+        capture_content=True, max_raw_chars=100, max_content_chars=20, max_attributes=2
+    )
+    (span,) = traced(work, policy, redact=hook)
+    assert seen == [100, 100]
+    assert span.attributes["lost_attributes_and_events"] == 1
+    assert span.attributes["text 1"] == "x" * 20
+
+
 # --- sampling ---------------------------------------------------------------------------------------------
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from llm_patterns.toolkit import (
     json_lines,
     open_spans,
+    redaction,
     spans,
     trace_logger,
     trace_sampling,
@@ -72,8 +73,8 @@ PROGRAM_BUGS: dict[str, tuple[ModuleType, str, str, Callable[..., None]]] = {
     ),
     "a stream is current while it is read": (
         traced_streams,
-        "            with self._span.current():\n                chunk = await anext(self._iterator)",
-        "            self._span.current().__enter__()\n            chunk = await anext(self._iterator)",
+        "            with self._span.current():\n",
+        "            self._span.current().__enter__()\n            if True:\n",
         PARENTS,
     ),
     "a stream is never current": (
@@ -234,7 +235,23 @@ HEADERS: Check = (
     st.tuples(st.integers(1, 2**128 - 1), st.integers(1, 2**64 - 1), st.booleans()),
 )
 SHARES: Check = (invariants.check_shares, st.just(()))
+CLEAN: Check = (invariants.check_clean, st.tuples(invariants.CONTENT, st.integers(0, 20)))
 
+REDACTION_BUGS: dict[str, tuple[str, str, Check]] = {
+    "the hook's answer is thrown away": (
+        "text = redact(value)",
+        "text = redact(value) and value",
+        CLEAN,
+    ),
+    "lists are passed by": ("return [cleaned(each) for each in value]", "return value", CLEAN),
+    "whatever has a role is passed by": (
+        "_is_label(name, each)",
+        "name in _LABELS",
+        CLEAN,
+    ),
+    "content has no end": ("text = text[:left]", "text = text[:]", CLEAN),
+    "what waits has no end": ("value[:left]", "value", CLEAN),
+}
 SPAN_BUGS: dict[str, tuple[str, str, Check]] = {
     "a torn line is read": ('if not line.endswith(b"\\n"):', "if False:", LINE),
     "times are whole seconds": ("round(span.duration, 6)", "round(span.duration)", LINE),
@@ -247,11 +264,12 @@ SPAN_BUGS: dict[str, tuple[str, str, Check]] = {
 }
 
 
-@pytest.mark.parametrize("bug", SPAN_BUGS)
-def test_the_spans_check_finds(bug: str, stack: ExitStack) -> None:
-    """A line, a rate or a header with this bug breaks its promise."""
-    old, new, (holds, values) = SPAN_BUGS[bug]
-    broken = stack.enter_context(mutant(spans, old, new))
+@pytest.mark.parametrize("bug", SPAN_BUGS | REDACTION_BUGS)
+def test_the_values_check_finds(bug: str, stack: ExitStack) -> None:
+    """A line, a rate, a header or a text with this bug breaks its promise."""
+    old, new, (holds, values) = (SPAN_BUGS | REDACTION_BUGS)[bug]
+    module = spans if bug in SPAN_BUGS else redaction
+    broken = stack.enter_context(mutant(module, old, new))
 
     @settings(max_examples=800, phases=[Phase.generate], report_multiple_bugs=False)
     @given(values)

@@ -375,6 +375,52 @@ def check_disk(
     assert order == sorted(set(order))
 
 
+# --- the hook -----------------------------------------------------------------------------------------
+
+SECRET = "zebra"
+WRITTEN = st.text("abz", max_size=5) | st.just(SECRET) | st.just(f"a {SECRET} b")
+CONTENT = st.recursive(
+    st.none() | st.integers() | WRITTEN,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["role", "type", "content", "parts"]),
+            inner | st.sampled_from(["user", "text"]),
+            max_size=3,
+        )
+    ),
+    max_leaves=10,
+)
+
+
+def texts(value: Any) -> list[str]:
+    """All texts in a value, but for the words of the conventions."""
+    if isinstance(value, dict):
+        labels = {("role", "user"), ("type", "text")}
+        inner = [each for name, each in value.items() if (name, str(each)) not in labels]
+        return [text for each in inner for text in texts(each)]
+    if isinstance(value, list):
+        return [text for each in value for text in texts(each)]
+    return [value] if isinstance(value, str) else []
+
+
+def check_clean(module: ModuleType, content: Any, max_chars: int) -> None:
+    """Of every text in it only what the hook returned, and no more than is allowed."""
+    seen: list[str] = []
+
+    def hook(text: str) -> str:
+        seen.append(text)
+        return text.replace(SECRET, "#")
+
+    cleaned = module.clean(content, hook, max_chars=max_chars)
+    assert SECRET not in str(cleaned)
+    assert set(texts(content)) <= set(seen)
+    assert sum(map(len, texts(cleaned))) <= max_chars
+    assert sum(map(len, texts(module.shortened(content, max_chars=max_chars)))) <= max_chars
+    whole = module.clean(content, str, max_chars=1_000)
+    assert whole == content == module.shortened(content, max_chars=1_000)
+
+
 # --- the line and the header ----------------------------------------------------------------------------
 
 TEXT = st.text(max_size=20)

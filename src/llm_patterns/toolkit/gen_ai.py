@@ -124,11 +124,11 @@ def error_attributes(error: BaseException) -> Attributes:
 class StreamReader:
     """What the chunks of one stream add up to, in the words of a whole answer.
 
-    Text is kept only where *with_text* asks for it.
+    Of its text *max_chars* are kept, by default none.
     """
 
-    def __init__(self, *, with_text: bool = False) -> None:
-        self._with_text = with_text
+    def __init__(self, *, max_chars: int = 0) -> None:
+        self._left = max_chars
         self._seen: Attributes = {}
         self._usage: dict[str, int] = {}
         self._text: list[str] = []
@@ -144,8 +144,9 @@ class StreamReader:
                     self._usage[name] = max(value, self._usage.get(name, 0))
                 else:
                     self._seen[name] = value
-        if self._with_text:
-            self._text.append(_chunk_text(chunk))
+        if self._left > 0:
+            self._text.append(_chunk_text(chunk)[: self._left])
+            self._left -= len(self._text[-1])
 
     def attributes(self) -> Attributes:
         """Return what was seen. A stream that never said why it ended, did not end well."""

@@ -273,7 +273,9 @@ class JsonLinesSink:
                     self._settle()
         except BlockingIOError:
             return self.policy.retry_delay
-        except (OSError, ValueError) as error:  # a stream that somebody closed raises ValueError
+        except (
+            Exception
+        ) as error:  # ValueError from a stream that was closed; anything from a stream of one's own
             self._errors += 1
             self._last_error = f"{type(error).__name__}: {error}"
             if self._file.reopens_after(error):

@@ -30,6 +30,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from llm_patterns import clock
 from llm_patterns.toolkit.gen_ai import error_attributes
+from llm_patterns.toolkit.redaction import shortened
 from llm_patterns.toolkit.spans import (
     FinishedSpan,
     SpanContext,
@@ -75,8 +76,8 @@ class TracePolicy(BaseModel):
         default=2_048,
         ge=1,
         le=1_000_000,
-        description="Spans that may wait until it is known whether their trace is kept, about a megabyte. A request "
-        "of 20 spans at 100 in flight is 2,000.",
+        description="Spans that may wait until it is known whether their trace is kept, about a megabyte without "
+        "content. A request of 20 spans at 100 in flight is 2,000.",
     )
     capture_content: bool = Field(
         default=False,
@@ -89,6 +90,13 @@ class TracePolicy(BaseModel):
         le=10_000_000,
         description="Characters of one prompt or answer that are kept: without a bound, a long context is copied "
         "into each of an agent's twenty steps.",
+    )
+    max_raw_chars: int = Field(
+        default=65_536,
+        ge=1,
+        le=100_000_000,
+        description="Characters of it that wait in memory for the redaction hook, which sees no more. Several times "
+        "`max_content_chars`, so that what the hook would miss at the cut is not kept anyway.",
     )
     redact_timeout: float = Field(
         default=1.0,
@@ -153,18 +161,9 @@ class Span:
     """
 
     __slots__ = (
-        *(
-            "_attributes",
-            "_began",
-            "_block",
-            "_displaced",
-            "_entered_by",
-            "_error",
-            "_events",
-            "_lost",
-        ),
-        *("_outer", "_owner", "_status", "content_by_name", "context", "ended", "kind", "name"),
-        *("parent", "parent_id", "recording", "root", "time", "trace"),
+        *("_attributes", "_began", "_block", "_displaced", "_entered_by", "_error", "_events"),
+        *("_lost", "_outer", "_owner", "_status", "content_by_name", "context", "ended", "kind"),
+        *("name", "parent", "parent_id", "recording", "root", "time", "trace"),
     )
 
     def __init__(
@@ -218,9 +217,14 @@ class Span:
 
     def content(self, name: str, value: JsonValue) -> None:
         """Set an attribute that somebody wrote: kept if the policy says so, as the redaction hook returns it."""
-        wanted = self._owner.policy.capture_content
-        if wanted and self.recording and not self.ended:
-            self.content_by_name[name] = value
+        policy = self._owner.policy
+        if not policy.capture_content or not self.recording or self.ended:
+            return
+        if name not in self.content_by_name and len(self.content_by_name) >= policy.max_attributes:
+            self._lost += 1
+        else:
+            # It waits for the hook, and before that perhaps for the decision on its trace.
+            self.content_by_name[name] = shortened(value, max_chars=policy.max_raw_chars)
 
     def event(self, name: str, attributes: Mapping[str, object] = _NOTHING) -> None:
         """Note that something happened now."""

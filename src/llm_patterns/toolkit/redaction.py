@@ -28,7 +28,7 @@ from typing import Any, Final, ParamSpec, TypeVar
 
 from pydantic import JsonValue
 
-__all__ = ["Cleaned", "Redact", "Redactor", "clean"]
+__all__ = ["Cleaned", "Redact", "Redactor", "clean", "shortened"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -40,13 +40,18 @@ Content = Mapping[str, JsonValue]
 Cleaned = Content | str
 """The texts as they may be stored, or why there are none: an error's class, `timeout`, `busy`."""
 
-_LABELS: Final = frozenset({"assistant", "developer", "system", "tool", "user"})
+_LABELS: Final = {
+    "role": frozenset({"assistant", "developer", "system", "tool", "user"}),
+    "type": frozenset({"text", "tool_call", "tool_call_response"}),
+}
+"""Words of the conventions, which no hook has to see."""
 
 
 def clean(value: JsonValue, redact: Redact, *, max_chars: int) -> JsonValue:
     """Return *value* with each text in it as *redact* returns it, and *max_chars* of them in all.
 
-    The hook sees every text whole, names of roles and parts aside: what it looks for must not be cut in two.
+    The hook sees every text before it is cut: what it looks for must not be cut in two. Names, roles and numbers are no
+    texts.
 
     Raises:
         TypeError: if the hook returned something else than text; and whatever the hook raises.
@@ -66,12 +71,36 @@ def clean(value: JsonValue, redact: Redact, *, max_chars: int) -> JsonValue:
             return [cleaned(each) for each in value]
         if isinstance(value, dict):
             return {
-                name: each if name == "type" or _label(name, each) else cleaned(each)
+                name: each if _is_label(name, each) else cleaned(each)
                 for name, each in value.items()
             }
         return value
 
     return cleaned(value)
+
+
+def shortened(value: JsonValue, *, max_chars: int) -> JsonValue:
+    """Return a copy of *value* with the first *max_chars* of its texts, for what has to wait for the hook.
+
+    >>> shortened({"a": ["abc", "def"], "b": 1}, max_chars=4)
+    {'a': ['abc', 'd'], 'b': 1}
+    """
+    left = max_chars
+
+    def cut(value: JsonValue) -> JsonValue:
+        nonlocal left
+        if isinstance(value, str):
+            left -= len(text := value[:left])
+            return text
+        if isinstance(value, list):
+            return [cut(each) for each in value]
+        if isinstance(value, dict):
+            return {
+                name: each if _is_label(name, each) else cut(each) for name, each in value.items()
+            }
+        return value
+
+    return cut(value)
 
 
 class Redactor:
@@ -98,17 +127,29 @@ class Redactor:
         elif self._running >= self._max_pending:
             tell("busy")
         else:
-            future = loop.run_in_executor(self._executor, self._clean, content)
-            if future.done():  # in virtual time
-                tell(future.result())
-            else:
-                self._wait(future, tell, loop)
+            self._submit(content, tell, loop)
 
     async def flush(self, *, limit: float) -> bool:
         """Return whether all outcomes are told, waiting at most *limit* seconds for them."""
         if self._untold:
             await asyncio.wait(self._untold, timeout=limit)
         return not self._untold
+
+    def _submit(
+        self,
+        content: Content,
+        tell: Callable[[Cleaned], None],
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        try:
+            future = loop.run_in_executor(self._executor, self._clean, content)
+        except RuntimeError as error:  # no thread is to be had
+            tell(type(error).__name__)
+        else:
+            if future.done():  # in virtual time
+                tell(future.result())
+            else:
+                self._wait(future, tell, loop)
 
     def _wait(
         self,
@@ -168,5 +209,5 @@ class _DaemonThread(Executor):
                 future.set_exception(error)
 
 
-def _label(name: str, value: JsonValue) -> bool:
-    return name == "role" and value in _LABELS
+def _is_label(name: str, value: JsonValue) -> bool:
+    return isinstance(value, str) and value in _LABELS.get(name, ())

@@ -34,7 +34,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import (
+    AsyncIterable,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Mapping,
+    Sequence,
+)
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from functools import partial, wraps
@@ -232,7 +239,8 @@ class TraceLogger:
                     span.end()
                     raise
                 if isinstance(answer, AsyncIterable):
-                    reader = gen_ai.StreamReader(with_text=self.policy.capture_content)
+                    kept = self.policy.max_raw_chars if self.policy.capture_content else 0
+                    reader = gen_ai.StreamReader(max_chars=kept)
                     return cast(R, TracedStream(answer, span, reader=reader))
                 self._answered(span, answer)
                 return answer
@@ -248,7 +256,8 @@ class TraceLogger:
         """
         span = current_span()
         if span is not None and span.recording:
-            span.event(event_name(event), event_attributes(event))
+            with suppress(Exception):  # an event may compute what it shows
+                span.event(event_name(event), event_attributes(event))
 
     async def flush(self, *, limit: float) -> bool:
         """Return whether all that ended so far is out, waiting at most *limit* seconds for hook and sink."""
@@ -299,9 +308,12 @@ class TraceLogger:
     ) -> tuple[SpanContext, int | None]:
         if self._live is not None:
             start = time.start_time + time.elapsed()
-            context, parent_id = self._live.start(name, kind=kind, start_time=start, parent=above)
-            if context.trace_id:  # OpenTelemetry without its SDK gives none
-                return context, parent_id
+            try:
+                given = self._live.start(name, kind=kind, start_time=start, parent=above)
+                if given[0].trace_id:  # OpenTelemetry without its SDK gives none
+                    return given
+            except Exception:
+                self._sink_failed()
         rng = self._rng or clock.rng()
         span_id = rng.getrandbits(64) or 1
         if above is not None:
@@ -353,11 +365,15 @@ class TraceLogger:
         try:
             self._sink.put(finished)
         except Exception:
-            with self._lock:
-                self._sink_errors += 1
-                first = self._sink_errors == 1
-            if first:
-                _LOG.exception("%r failed on a span; later failures are only counted", self._sink)
+            self._sink_failed()
+
+    def _sink_failed(self) -> None:
+        """Count an error of the sink's; log the first."""
+        with self._lock:
+            self._sink_errors += 1
+            first = self._sink_errors == 1
+        if first:
+            _LOG.exception("%r failed on a span; later failures are only counted", self._sink)
 
     def _asked(
         self,

@@ -10,17 +10,22 @@ Invariants:
 2. Chunks, errors and the end of the stream reach the reader as they came.
 
 >>> from llm_patterns.simulation import simulate
+>>> from llm_patterns.toolkit import MemorySink, TraceLogger
 >>> async def pieces():
 ...     yield "one"
 ...     yield "two"
->>> async def read(span):
-...     return [piece async for piece in TracedStream(pieces(), span)]
+>>> sink = MemorySink()
+>>> async def read():
+...     span = TraceLogger(sink=sink).span("generate")
+...     return [piece async for piece in TracedStream(pieces(), span)], sink.spans[0].name
+>>> simulate(read)
+(['one', 'two'], 'generate')
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import suppress
 from inspect import isawaitable
 from types import TracebackType
@@ -44,7 +49,7 @@ class TracedStream(Generic[T]):
         self, chunks: AsyncIterable[T], span: Span, *, reader: StreamReader | None = None
     ) -> None:
         self._chunks = chunks
-        self._iterator = aiter(chunks)
+        self._iterator: AsyncIterator[T] | None = None
         self._span = span
         self._reader = reader
         self._first_after: float | None = None
@@ -59,6 +64,8 @@ class TracedStream(Generic[T]):
     async def __anext__(self) -> T:
         try:
             with self._span.current():
+                if self._iterator is None:
+                    self._iterator = aiter(self._chunks)
                 chunk = await anext(self._iterator)
         except StopAsyncIteration:
             self._settle()
