@@ -1,6 +1,7 @@
 """The sink of JSON lines, in virtual time: what is written, dropped and announced, and how files grow."""
 
 import asyncio
+import errno
 from io import BytesIO, StringIO
 from pathlib import Path
 
@@ -126,7 +127,7 @@ def test_an_error_is_told_in_the_statistics() -> None:
     simulate(main)
     seen = sink.statistics()
     assert (seen.errors, seen.written, seen.queued) == (2, 1, 0)
-    assert seen.last_error == "OSError: [Errno 5] broken"
+    assert seen.last_error == f"OSError: [Errno {errno.EIO}] broken"
 
 
 def test_a_closed_sink_takes_nothing_more() -> None:
