@@ -1,6 +1,6 @@
 """The small tables of what others measured."""
 
-from course.data import mmlu_outcomes, staleness
+from course.data import incident_minutes, mmlu_outcomes, staleness
 
 
 def test_the_strong_model_is_better_and_not_always() -> None:
@@ -20,3 +20,12 @@ def test_quick_facts_change_the_quickest() -> None:
     ]
     assert shares == sorted(shares)
     assert 0.2 < shares[-1] < 0.3
+
+
+def test_two_providers_are_rarely_down_together() -> None:
+    """A little more often than by chance, and far less often than either."""
+    seen = incident_minutes()
+    by_chance = seen.openai * seen.anthropic / seen.minutes
+    assert by_chance < seen.both < 2 * by_chance
+    assert seen.both < seen.anthropic / 20 < seen.openai / 20
+    assert seen.minutes == 392 * 24 * 60

@@ -5,6 +5,8 @@
 (14042, Outcome(subject='abstract_algebra', strong=True, weak=True))
 >>> staleness()["fast-changing"]
 Staleness(questions=155, changed=41, days=51)
+>>> incident_minutes().both
+489
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, NamedTuple
 
-__all__ = ["Outcome", "Staleness", "mmlu_outcomes", "staleness"]
+__all__ = ["Incidents", "Outcome", "Staleness", "incident_minutes", "mmlu_outcomes", "staleness"]
 
 
 class Outcome(NamedTuple):
@@ -31,6 +33,22 @@ class Staleness(NamedTuple):
     questions: int
     changed: int
     days: int
+
+
+class Incidents(NamedTuple):
+    """Of *minutes*, those in which a provider said that its API had an incident."""
+
+    minutes: int
+    openai: int
+    anthropic: int
+    both: int
+
+
+@cache
+def incident_minutes() -> Incidents:
+    """Return the minutes that two providers' status pages declared bad in 392 days, and how many of them coincide."""
+    table = _table("incidents")
+    return Incidents(*(table[name] for name in Incidents._fields))
 
 
 @cache
