@@ -13,13 +13,13 @@ from llm_patterns.chat import ChatChunk
 from llm_patterns.resilience import (
     CircuitBreaker,
     FailoverStream,
-    GracefulDegradation,
     InFlightBudget,
     Permit,
     StaleCache,
     StreamSwitched,
     Target,
 )
+from llm_patterns.resilience.degradation_levels import LevelAtWork
 from llm_patterns.resilience.failover_calls import Call, Common
 from tests.guides import storm
 
@@ -95,7 +95,14 @@ def far(self: Any, began: float) -> float:
     return began + 1e6
 
 
-NEXT, CALL = FailoverStream.__anext__, Call.__init__
+async def unhurried(
+    self: LevelAtWork[Any, Any], request: Any, now: float, ends: float, *rest: Any
+) -> Any:
+    """Ask a level as if nobody waited."""
+    return await ASK(self, request, now, ends + 1e6, *rest)
+
+
+NEXT, CALL, ASK = FailoverStream.__anext__, Call.__init__, LevelAtWork.ask
 BUGS: dict[str, tuple[list[tuple[type, str, object]], Callable[[storm.Storm], None]]] = {
     "open circuits admit": (
         [(CircuitBreaker, "_wait", at_once)],
@@ -116,7 +123,7 @@ BUGS: dict[str, tuple[list[tuple[type, str, object]], Callable[[storm.Storm], No
     ),
     "targets are asked again": ([(Call, "__init__", ask_twice)], storm.attempts_are_bounded),
     "nobody looks at the clock": (
-        [(GracefulDegradation, "_ends", far), (Common, "deadline", far)],
+        [(LevelAtWork, "ask", unhurried), (Common, "deadline", far)],
         storm.deadlines_hold,
     ),
 }

@@ -288,7 +288,9 @@ def run_calls(
 def _target(module: Any, server: Server) -> Any:
     plan = server.plan
     limits = module.TargetLimits(
-        max_in_flight=plan["max_in_flight"], requests_per_minute=plan["requests_per_minute"]
+        max_in_flight=plan["max_in_flight"],
+        requests_per_minute=plan["requests_per_minute"],
+        burst=1,
     )
     target = module.Target(
         server.name,

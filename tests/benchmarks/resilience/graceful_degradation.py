@@ -38,6 +38,12 @@ async def nothing(argument: int) -> str:
     return "done"
 
 
+async def timed(argument: int) -> str:
+    """Do nothing, within asyncio's own time-out."""
+    async with asyncio.timeout(10):
+        return await nothing(argument)
+
+
 def ladder(*levels: Level[int, str], cache: StaleCache[int, str] | None = None) -> Call:
     """Return the call of a ladder."""
     return GracefulDegradation(
@@ -51,6 +57,7 @@ def guarded() -> dict[str, Call]:
     down = partial(Level, call=nothing, policy=SKIPPED)
     calls: dict[str, Call] = {
         BARE: nothing,
+        "asyncio.timeout alone": timed,
         OURS: ladder(*(used(name) for name in "abc")),
         f"{OURS}, a dimmer": ladder(used("a", dimmer=Dimmer(DimmerPolicy(target=5)))),
         f"{OURS}, a breaker": ladder(used("a", breaker=CircuitBreaker(BreakerPolicy()))),
