@@ -18,7 +18,7 @@ from llm_patterns.catalog import Category
 SOURCE = Path(__file__).parents[1] / "src"
 MODULES = sorted((SOURCE / "llm_patterns").rglob("*.py"))
 
-BASE = {"chat", "clock", "errors", "events", "layers", "quotas"}
+BASE = {"chat", "clock", "deadlines", "errors", "events", "layers", "quotas"}
 SHARED = BASE | {"toolkit", "stores"}
 MAY_IMPORT = (
     dict.fromkeys((*BASE, "catalog", "stores"), BASE)

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 HOME = ROOT / "_build/pyodide"
 
-TESTS = ["chat", "clock", "errors", "layers", "quotas"]
+TESTS = ["chat", "clock", "deadlines", "errors", "layers", "quotas"]
 TESTS += ["simulation", "providers", "resilience", "toolkit"]
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from llm_patterns.chat import ChatChunk, ChatRequest, ChatResponse, Message, Usage
+from llm_patterns.deadlines import deadline
 from llm_patterns.errors import ServerError, error_for_status
 from llm_patterns.resilience import (
     failover_calls,
@@ -26,7 +27,6 @@ from llm_patterns.resilience import (
 from llm_patterns.resilience import multi_provider_failover as failover
 from llm_patterns.resilience.circuit_breaker import BreakerPolicy, CircuitBreaker
 from llm_patterns.simulation import simulate
-from llm_patterns.toolkit.deadlines import deadline
 from tests.resilience.invariants import Both
 
 CALL: ContextVar[int] = ContextVar("call")

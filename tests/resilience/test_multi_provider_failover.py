@@ -10,6 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from llm_patterns.chat import ChatModel, ChatRequest, ChatResponse, Message, Tool
+from llm_patterns.deadlines import deadline
 from llm_patterns.errors import (
     ConfigurationError,
     ContentFiltered,
@@ -64,7 +65,6 @@ from llm_patterns.simulation import (
     poisson,
     simulate,
 )
-from llm_patterns.toolkit.deadlines import deadline
 
 ASK = ChatRequest(model="any", messages=(Message.user("Why?"),))
 POLICY = FailoverPolicy(deadline=30)

@@ -103,7 +103,7 @@ CALL_BUGS = {
         invariants.deadlines_hold,
     ),
     "a running retry is not cut off": (
-        "min(began + self.policy.deadline, now + limit)",
+        "min(self._deadline(began), now + limit)",
         "now + limit",
         invariants.deadlines_hold,
     ),

@@ -7,6 +7,7 @@ from random import Random
 import pytest
 from pydantic import ValidationError
 
+from llm_patterns.deadlines import deadline
 from llm_patterns.errors import (
     ErrorKind,
     Failure,
@@ -144,6 +145,23 @@ def test_a_retry_that_could_not_finish_is_not_started() -> None:
     policy = POLICY.model_copy(update={"deadline": 5, "expected_latency": 3})
     assert exhausted(run(RetryWithBudget(policy), call)).reason is StopReason.DEADLINE
     assert call.times == [0.0]
+
+
+def test_a_deadline_around_the_call_is_heeded() -> None:
+    """The earlier one wins: a wait that would pass it is not begun, and a retry that runs is cut off at it."""
+
+    async def main() -> list[tuple[float, StopReason, int]]:
+        ends = []
+        for seconds, takes in ((0.5, 0.0), (3.0, 2.0)):
+            call = Script(ServerError("a"), takes=takes)
+            began = asyncio.get_running_loop().time()
+            with deadline(seconds), pytest.raises(RetriesExhausted) as gave_up:
+                await RetryWithBudget(POLICY.model_copy(update={"initial_delay": 0.6}))(call)()
+            after = asyncio.get_running_loop().time() - began
+            ends.append((round(after, 6), gave_up.value.reason, len(call.times)))
+        return ends
+
+    assert simulate(main) == [(0.0, StopReason.DEADLINE, 1), (3.0, StopReason.DEADLINE, 2)]
 
 
 def test_the_deadline_ends_a_running_retry() -> None:

@@ -6,7 +6,7 @@ from contextvars import Context, copy_context
 
 import pytest
 
-from llm_patterns.toolkit.deadlines import deadline, deadline_at, time_left
+from llm_patterns.deadlines import deadline, deadline_at, time_left
 
 
 def test_a_thread_of_the_task_sees_the_task_s_deadline() -> None:

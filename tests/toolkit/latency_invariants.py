@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 from hypothesis import strategies as st
 
+from llm_patterns import deadlines
 from llm_patterns.errors import ServerError
 from llm_patterns.simulation import simulate
-from llm_patterns.toolkit import deadlines, distributions, stopwatches
+from llm_patterns.toolkit import distributions, stopwatches
 
 EPSILON = 1e-9
 

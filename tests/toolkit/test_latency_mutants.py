@@ -8,7 +8,8 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from llm_patterns.toolkit import deadlines, distributions, stopwatches
+from llm_patterns import deadlines
+from llm_patterns.toolkit import distributions, stopwatches
 from tests.mutants import mutant
 from tests.toolkit import latency_invariants as invariants
 

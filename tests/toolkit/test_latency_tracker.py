@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from llm_patterns.chat import ChatRequest, ChatStream, Message, Usage
+from llm_patterns.deadlines import deadline, hard_deadline, require_time
 from llm_patterns.errors import (
     ConnectionFailed,
     InvalidRequest,
@@ -31,7 +32,6 @@ from llm_patterns.simulation import (
     simulate,
 )
 from llm_patterns.toolkit.costs import OVERFLOW
-from llm_patterns.toolkit.deadlines import deadline, hard_deadline, require_time
 from llm_patterns.toolkit.latency_tracker import (
     Latencies,
     LatencyPolicy,

@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Final, Generic, Literal, TypeVar, cast
 
 from llm_patterns.chat import ChatRequest
+from llm_patterns.deadlines import deadline_at
 from llm_patterns.errors import ErrorKind, Failure, LLMPatternsError, failure_of
 from llm_patterns.events import EventHook, emit
 from llm_patterns.resilience.circuit_breaker import CircuitOpen, Permit, vote_of
@@ -30,7 +31,6 @@ from llm_patterns.resilience.failover_rules import (
 from llm_patterns.resilience.failover_streams import close_stream
 from llm_patterns.resilience.failover_targets import Target, TargetRefused
 from llm_patterns.resilience.retry_budgets import RetryBudget
-from llm_patterns.toolkit.deadlines import deadline_at
 
 __all__ = ["AllTargetsFailed", "AttentionNeeded", "GaveUp", "TargetFailed"]
 

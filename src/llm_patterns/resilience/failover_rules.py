@@ -87,7 +87,7 @@ class FailoverPolicy(BaseModel):
     deadline: float = Field(
         gt=0,
         description="Seconds for a call, all attempts together; for a stream until its first chunk. An earlier "
-        "deadline of `toolkit.deadlines` holds too. No default: a chat has 10, a nightly job an hour.",
+        "deadline of `deadlines` holds too. No default: a chat has 10, a nightly job an hour.",
     )
     max_attempts: int = Field(
         default=3,

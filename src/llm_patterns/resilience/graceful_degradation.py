@@ -51,6 +51,7 @@ from typing import Final, Generic, NoReturn, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from llm_patterns import clock
+from llm_patterns.deadlines import deadline_at
 from llm_patterns.errors import ConfigurationError, ErrorKind, failure_of
 from llm_patterns.events import EventHook, emit
 from llm_patterns.resilience.breaker_detectors import CusumDetector, Evidence, Finding
@@ -64,7 +65,6 @@ from llm_patterns.resilience.degradation_levels import (
 )
 from llm_patterns.resilience.degraded_answers import Answer, Skipped
 from llm_patterns.resilience.stale_cache import Cached, StaleCache
-from llm_patterns.toolkit.deadlines import deadline_at
 
 __all__ = [
     "DegradationEvent",

@@ -40,6 +40,7 @@ from typing import Any, Literal, ParamSpec, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from llm_patterns import clock
+from llm_patterns.deadlines import deadline_at
 from llm_patterns.errors import ErrorKind, Failure, LLMPatternsError, failure_of
 from llm_patterns.events import EventHook, emit
 from llm_patterns.resilience.retry_budgets import BudgetStatistics, EarnedBudget, RetryBudget
@@ -108,8 +109,8 @@ class RetryPolicy(BaseModel):
 
     deadline: float = Field(
         gt=0,
-        description="Seconds from the call's beginning after which no retry may start or run. "
-        "No default: a chat has 10, a nightly job an hour.",
+        description="Seconds from the call's beginning after which no retry may start or run; an earlier deadline of "
+        "`deadlines` holds too. No default: a chat has 10, a nightly job an hour.",
     )
     max_attempts: int = Field(
         default=3,
@@ -413,8 +414,12 @@ class RetryWithBudget:
     async def _attempt(self, call: Callable[[], Awaitable[R]], began: float) -> R:
         now = get_running_loop().time()
         limit = self.policy.attempt_timeout or self.policy.deadline
-        async with asyncio.timeout_at(min(began + self.policy.deadline, now + limit)):
+        async with asyncio.timeout_at(min(self._deadline(began), now + limit)):
             return await call()
+
+    def _deadline(self, began: float) -> float:
+        ours, ambient = began + self.policy.deadline, deadline_at()
+        return ours if ambient is None else min(ours, ambient)
 
 
 async def _close(chunks: object) -> None:
@@ -471,7 +476,7 @@ class _Trouble:
         self._delay = backoff_delay(
             attempt, retry.policy, rng, previous=self._delay, retry_after=failure.retry_after
         )
-        left = self.began + retry.policy.deadline - now
+        left = retry._deadline(self.began) - now
         reason = stop_reason(attempt, self._delay, left, failure, retry.policy)
         if reason is not None:
             raise self._exhausted(reason, failure) from self.errors[-1]

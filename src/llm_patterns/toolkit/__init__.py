@@ -1,5 +1,15 @@
 """Toolkit: what every pattern's user needs."""
 
+from llm_patterns.deadlines import (
+    DeadlineExceeded,
+    deadline,
+    deadline_at,
+    deadline_headers,
+    hard_deadline,
+    require_time,
+    time_allowed,
+    time_left,
+)
 from llm_patterns.toolkit.cost_ledger import (
     CostLedger,
     CostsNotWritten,
@@ -13,16 +23,6 @@ from llm_patterns.toolkit.cost_ledger import (
 from llm_patterns.toolkit.cost_store import CostStore, MemoryCostStore, SQLCostStore
 from llm_patterns.toolkit.cost_tracker import CostPolicy, CostRecorded, CostTracker, Outcome
 from llm_patterns.toolkit.costs import Cost, CostBook, CostStatistics
-from llm_patterns.toolkit.deadlines import (
-    DeadlineExceeded,
-    deadline,
-    deadline_at,
-    deadline_headers,
-    hard_deadline,
-    require_time,
-    time_allowed,
-    time_left,
-)
 from llm_patterns.toolkit.distributions import Distribution, WindowedDistribution
 from llm_patterns.toolkit.json_lines import JsonLinesPolicy, JsonLinesSink, SinkStatistics
 from llm_patterns.toolkit.latency_tracker import (

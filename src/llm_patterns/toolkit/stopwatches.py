@@ -24,8 +24,8 @@ from inspect import isawaitable
 from types import TracebackType
 from typing import Self
 
+from llm_patterns.deadlines import time_left
 from llm_patterns.errors import ErrorKind, failure_of
-from llm_patterns.toolkit.deadlines import time_left
 from llm_patterns.toolkit.usage import field_of
 
 __all__ = ["Stopwatch", "TimedStream", "Timing", "timing_of"]

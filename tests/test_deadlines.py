@@ -9,10 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_patterns.errors import ConfigurationError, ErrorKind, failure_of
-from llm_patterns.simulation import simulate
-from llm_patterns.toolkit import deadlines
-from llm_patterns.toolkit.deadlines import (
+from llm_patterns import deadlines
+from llm_patterns.deadlines import (
     DeadlineExceeded,
     deadline,
     deadline_at,
@@ -22,6 +20,8 @@ from llm_patterns.toolkit.deadlines import (
     time_allowed,
     time_left,
 )
+from llm_patterns.errors import ConfigurationError, ErrorKind, failure_of
+from llm_patterns.simulation import simulate
 from tests.toolkit import latency_invariants as invariants
 from tests.toolkit.latency_invariants import JOURNEY, NESTED, RACE
 
