@@ -22,7 +22,7 @@ SOURCE = (
     "arXiv:2501.12469; zenodo.org/records/14018219)."
 )
 FIRST, LAST = datetime(2023, 8, 3, tzinfo=UTC), datetime(2024, 8, 29, tzinfo=UTC)
-"""From the first report on Anthropic's API to the last day on which the pages were read."""
+"""From the first report on Anthropic's API to the day after the last report of either."""
 APIS = {"openai": "API", "anthropic": "api.anthropic.com"}
 
 
