@@ -237,6 +237,7 @@ _PATTERNS = (  # priorities: RAG, agents, streaming, batch
             Related("model_routing", "chooses by price and quality where this chooses by health"),
             Related("eval_harness", "shows whether the other model gives answers you can ship"),
         ),
+        published=True,
     ),
     Pattern(
         slug="circuit_breaker",

@@ -3,11 +3,13 @@
 Three calls a second, answers of a second, callers who wait 30 s. From minute 1 to minute 11 the primary answers 503, or
 takes requests and never answers, or is twenty times slower, or refuses all with a 429 that asks for 20 s. The spare is
 well, and grants 72 requests a minute; refused ones count too, as OpenAI documents. Clients are as `failover_peers` sets
-them up; that they were asked through the wire format and the official SDK changes nothing in virtual time.
+them up. Virtual time does not reach the Router, so its rows take the thirteen minutes, all at once in one process.
 """
 
 import asyncio
+import logging
 import random
+from functools import partial
 from statistics import quantiles
 
 from course.benchmarks import Row
@@ -28,8 +30,12 @@ from llm_patterns.simulation import (
     poisson,
     simulate,
 )
-from tests.benchmarks.resilience import failover_peers
-from tests.benchmarks.resilience.failover_peers import PATIENCE, Client
+from tests.benchmarks.resilience.failover_peers import (
+    IN_REAL_TIME,
+    IN_VIRTUAL_TIME,
+    PATIENCE,
+    Client,
+)
 
 PEERS = ("litellm", "pydantic-ai-slim", "openai")
 ROUNDS = 1
@@ -47,46 +53,23 @@ FAULTS: dict[str, Fault] = {
 }
 
 
-def trials(client: Client, fault: Fault) -> tuple[Trial, SimulatedProvider]:
-    """Run the traffic through *fault*; return what the callers and the primary saw, and the spare."""
+async def row(name: str, trouble: str, client: Client) -> Row:
+    """Send the traffic through one trouble and return what became of the calls."""
+    began = asyncio.get_running_loop().time()
+    start, end, horizon = (began + at for at in (START, END, HORIZON))
+    primary = provider(host("primary", trouble, name), FAULTS[trouble])
+    spare = provider(host("spare", trouble, name), limits=RateLimits(requests_per_minute=QUOTA))
+    ask = client({"primary": primary, "spare": spare}, QUOTA)
 
-    async def main() -> tuple[Trial, SimulatedProvider]:
-        primary = provider("primary", fault)
-        spare = provider("spare", limits=RateLimits(requests_per_minute=QUOTA))
-        ask = client({"primary": primary, "spare": spare}, QUOTA)
+    async def patient(_: int) -> None:
+        async with asyncio.timeout(PATIENCE):
+            await ask()
 
-        async def patient(_: int) -> None:
-            async with asyncio.timeout(PATIENCE):
-                await ask()
-
-        trial = Trial(primary.ledger)
-        await open_loop(trial.record(patient), arrivals)
-        return trial, spare
-
-    arrivals = list(poisson(LOAD, duration=HORIZON, rng=random.Random(SEED)))
-    random.seed(SEED)
-    with failover_peers.virtual_clock():
-        return simulate(main, seed=SEED, leftover="cancel")  # the Router leaves its log's worker
-
-
-def provider(name: str, *faults: Fault, limits: RateLimits | None = None) -> SimulatedProvider:
-    """Return a provider that answers in a second."""
-    return SimulatedProvider(
-        name=name,
-        server=FifoServer(1_000),
-        latency=ConstantLatency(0.2, 0.004),
-        limits=limits,
-        faults=faults,
-        responder=fixed(usage=USAGE),
-    )
-
-
-def row(name: str, trouble: str, client: Client) -> Row:
-    """Run one client through one trouble and return what became of its calls."""
-    trial, spare = trials(client, FAULTS[trouble])
-    during = [call for call in trial.calls if START <= call.began < END]
+    trial = Trial(primary.ledger)
+    await open_loop(trial.record(patient), poisson(LOAD, duration=HORIZON, rng=random.Random(SEED)))
+    during = [call for call in trial.calls if start <= call.began < end]
     answered = [call.ended - call.began for call in during if call.succeeded]
-    asked = [attempt for attempt in trial.ledger if START <= attempt.started_at < END]
+    asked = [attempt for attempt in trial.ledger if start <= attempt.started_at < end]
     useless = [
         attempt
         for attempt in [*asked, *spare.ledger]
@@ -102,14 +85,42 @@ def row(name: str, trouble: str, client: Client) -> Row:
         "99th percentile (s)": round(quantiles(answered, n=100)[-1], 2)
         if len(answered) > 1
         else None,
-        "Answered after": round(trial.availability(END, HORIZON), 4),
+        "Answered after": round(trial.availability(end, horizon), 4),
     }
+
+
+def provider(name: str, *faults: Fault, limits: RateLimits | None = None) -> SimulatedProvider:
+    """Return a provider that answers in a second."""
+    return SimulatedProvider(
+        name=name,
+        server=FifoServer(1_000),
+        latency=ConstantLatency(0.2, 0.004),
+        limits=limits,
+        faults=faults,
+        responder=fixed(usage=USAGE),
+    )
+
+
+def host(*parts: str) -> str:
+    """Return a host's name."""
+    return "-".join("".join(filter(str.isalnum, part)).lower() for part in parts)
+
+
+async def in_real_time() -> list[Row]:
+    """Return the Router's rows, once the time has passed."""
+    logging.getLogger("LiteLLM Router").setLevel(logging.CRITICAL)
+    return await asyncio.gather(
+        *(row(name, trouble, it) for trouble in FAULTS for name, it in IN_REAL_TIME.items())
+    )
 
 
 def measure() -> list[Row]:
     """Return a row for each client and trouble."""
-    clients: dict[str, Client] = {
-        "MultiProviderFailover": failover_peers.with_failover,
-        **failover_peers.PEERS,
-    }
-    return [row(name, trouble, it) for trouble in FAULTS for name, it in clients.items()]
+    rows = [
+        simulate(partial(row, name, trouble, client), seed=SEED)
+        for trouble in FAULTS
+        for name, client in IN_VIRTUAL_TIME.items()
+    ]
+    rows += asyncio.run(in_real_time())
+    troubles = list(FAULTS)
+    return sorted(rows, key=lambda each: troubles.index(str(each["Trouble"])))

@@ -2,22 +2,18 @@
 
 All of them, ours included, call the same two providers through the official OpenAI client over the wire format, in
 process; where a client's own retries can be turned off they are, for they would only add to what is wasted. An attempt
-may take 15 s, half of what the caller waits. The Router measures by the machine's clock: see `virtual_clock`.
+may take 15 s, half of what the caller waits. The Router's cool-downs are compiled, and read the machine's clock, which
+virtual time does not reach: it has to be measured as time passes.
 """
 
-import asyncio
 import os
-import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
-from unittest.mock import patch
 
 import httpx
 import httpx2
 import openai
 
-from llm_patterns.clock import World
 from llm_patterns.resilience import FailoverPolicy, MultiProviderFailover, Target, TargetLimits
 from llm_patterns.simulation import SimulatedProvider
 from llm_patterns.simulation.transport import SimulatedTransport
@@ -42,34 +38,45 @@ Client = Callable[[Providers, float], Ask]
 
 
 class Hosts(httpx.AsyncBaseTransport):
-    """One transport to several providers, each under its name as the host."""
+    """One transport to several providers, each under its own name as the host."""
 
-    def __init__(self, providers: Providers) -> None:
-        self._transports = {name: SimulatedTransport(each) for name, each in providers.items()}
+    def __init__(self) -> None:
+        self._transports: dict[str, SimulatedTransport] = {}
+
+    def add(self, providers: Providers) -> None:
+        """Let it reach these too."""
+        for each in providers.values():
+            self._transports[each.name] = SimulatedTransport(each)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Hand the request to whom it is for."""
         return await self._transports[request.url.host].handle_async_request(request)
 
 
-def http_client(providers: Providers) -> httpx2.AsyncClient:
+def http_client(hosts: Hosts) -> httpx2.AsyncClient:
     """Return the HTTP client that the SDK takes."""
-    transport: Any = Hosts(providers)  # of httpx by type; it serves httpx2 as well
+    transport: Any = hosts  # of httpx by type; it serves httpx2 as well
     return httpx2.AsyncClient(transport=transport)
+
+
+ROUTED = Hosts()
+"""What the Routers reach: their HTTP client is one for the whole process."""
 
 
 def sdks(providers: Providers) -> dict[str, openai.AsyncOpenAI]:
     """Return the OpenAI client of each provider, without retries of its own."""
-    http = http_client(providers)
+    hosts = Hosts()
+    hosts.add(providers)
+    http = http_client(hosts)
     return {
         name: openai.AsyncOpenAI(
             api_key="any",
-            base_url=f"http://{name}/v1",
+            base_url=f"http://{provider.name}/v1",
             http_client=http,
             timeout=ATTEMPT,
             max_retries=0,
         )
-        for name in providers
+        for name, provider in providers.items()
     }
 
 
@@ -110,31 +117,33 @@ def with_fallback_model(providers: Providers, quota: float) -> Ask:
     return lambda: model_request(both, messages, model_settings={"max_tokens": 200})
 
 
-def deployment(group: str, host: str, **params: Any) -> dict[str, Any]:
+def deployment(group: str, provider: SimulatedProvider, **params: Any) -> dict[str, Any]:
     """Return one of the Router's deployments."""
-    address = {"model": "openai/small", "api_base": f"http://{host}/v1", "api_key": "any"}
+    url = f"http://{provider.name}/v1"
+    address = {"model": "openai/small", "api_base": url, "api_key": "any"}
     return {"model_name": group, "litellm_params": address | params}
 
 
 def with_router(providers: Providers, quota: float, **settings: Any) -> Ask:
     """litellm's, with the settings given."""
     litellm.suppress_debug_info = True
-    litellm.aclient_session = http_client(providers)  # type: ignore[assignment]
+    ROUTED.add(providers)
+    litellm.aclient_session = litellm.aclient_session or http_client(ROUTED)  # type: ignore[assignment]
     router = litellm.Router(timeout=ATTEMPT, num_retries=0, **settings)
     return lambda: router.acompletion(model="chat", messages=MESSAGES, max_tokens=200)
 
 
 def with_router_fallbacks(providers: Providers, quota: float) -> Ask:
     """Two groups, the second as the fallback of the first: the example of its documentation."""
-    models = [deployment("chat", "primary"), deployment("spare", "spare")]
+    models = [deployment("chat", providers["primary"]), deployment("spare", providers["spare"])]
     return with_router(providers, quota, model_list=models, fallbacks=[{"chat": ["spare"]}])
 
 
 def with_router_order(providers: Providers, quota: float) -> Ask:
     """One group of two deployments in order, so that the first is cooled down; the spare's quota is enforced."""
     models = [
-        deployment("chat", "primary", order=1),
-        deployment("chat", "spare", order=2, rpm=int(quota)),
+        deployment("chat", providers["primary"], order=1),
+        deployment("chat", providers["spare"], order=2, rpm=int(quota)),
     ]
     checks = ["enforce_model_rate_limits"]
     return with_router(
@@ -146,22 +155,12 @@ def with_router_order(providers: Providers, quota: float) -> Ask:
     )
 
 
-PEERS: dict[str, Client] = {
+IN_VIRTUAL_TIME: dict[str, Client] = {
+    "MultiProviderFailover": with_failover,
     "try and except": with_try_except,
     "pydantic-ai FallbackModel": with_fallback_model,
+}
+IN_REAL_TIME: dict[str, Client] = {
     "litellm Router, fallbacks": with_router_fallbacks,
     "litellm Router, order and rpm": with_router_order,
 }
-
-
-@contextmanager
-def virtual_clock() -> Iterator[None]:
-    """Let the Router see virtual time: its caches and cool-downs read `time.time`, wherever it is imported."""
-    real = time.time
-
-    def now() -> float:
-        loop: object = asyncio._get_running_loop()
-        return loop.wall_time() if isinstance(loop, World) else real()
-
-    with patch("time.time", now):
-        yield
