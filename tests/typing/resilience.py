@@ -8,6 +8,7 @@ from llm_patterns.chat import ChatModel, ChatRequest, ChatResponse, ChatStream
 from llm_patterns.errors import ErrorKind, Failure, failure_of
 from llm_patterns.layers import Layer, LayeredModel, compose
 from llm_patterns.resilience import (
+    AllTargetsFailed,
     Answer,
     BreakerEvent,
     BreakerPolicy,
@@ -23,10 +24,17 @@ from llm_patterns.resilience import (
     Detector,
     EarnedBudget,
     Evidence,
+    FailoverEvent,
+    FailoverPolicy,
+    FailoverStatistics,
+    FailoverStream,
+    GaveUp,
     GracefulDegradation,
     Level,
     LevelPolicy,
+    MultiProviderFailover,
     Permit,
+    ProbeFinished,
     RateDetector,
     RetriesExhausted,
     RetryBudget,
@@ -34,12 +42,16 @@ from llm_patterns.resilience import (
     RetryPolicy,
     RetryStatistics,
     RetryWithBudget,
+    Served,
+    ServedBecause,
     SkipReason,
     StaleCache,
     StaleCachePolicy,
     StopReason,
     StreakDetector,
     StreamRestarted,
+    Target,
+    TargetFailed,
     vote_of,
 )
 from llm_patterns.simulation import SimulatedProvider, simulate
@@ -180,3 +192,40 @@ async def ladders_know_what_they_answer(
         request
     )
     assert_type(opened.value, ChatStream | None)
+
+
+async def failovers_are_chat_models(
+    primary: ChatModel, spare: ChatModel, request: ChatRequest, failed: AllTargetsFailed
+) -> None:
+    """What is made of several models is one, and says who answered."""
+
+    def hook(event: FailoverEvent) -> None:
+        """Hear."""
+
+    failover = MultiProviderFailover(
+        FailoverPolicy(deadline=30),
+        [Target("primary", primary), Target("spare", spare)],
+        on_event=hook,
+    )
+    model: ChatModel = failover
+    assert_type(await model.complete(request), ChatResponse)
+    served = await failover.call(request, session="one")
+    assert_type(served, Served[ChatResponse])
+    assert_type(served.because, ServedBecause)
+    assert_type(await failover.stream(request), FailoverStream)
+    assert_type(await failover.probe(request), list[ProbeFinished])
+    assert_type(failover.statistics(), FailoverStatistics)
+    assert_type(failed.reason, GaveUp)
+    assert_type(failed.attempts, tuple[TargetFailed, ...])
+    FailoverPolicy()  # type: ignore[call-arg]
+
+
+async def failovers_keep_signatures(failover: MultiProviderFailover) -> None:
+    """The one callable has the arguments and the answer of those it is made of."""
+
+    async def small(question: str, *, words: int) -> int:
+        return words
+
+    either = failover.over({"primary": small, "spare": small})
+    assert_type(await either("why?", words=3), int)
+    await either(3, words=3)  # type: ignore[arg-type]
