@@ -649,8 +649,14 @@ def test_statistics_tell_shares_and_minutes() -> None:
 def test_an_outage_raises_one_alarm_an_hour() -> None:
     """Not one for each degraded answer."""
     heard: list[DegradationEvent] = []
+
+    async def down(request: str) -> str:
+        raise ServerError(
+            "down"
+        )  # a new one each time: one raised again and again grows its traceback
+
     both = ladder(
-        level("full", Script(ServerError("down"))),
+        level("full", down),
         level("small", Script("small")),
         on_event=heard.append,
     )
