@@ -14,7 +14,14 @@ import httpx
 import httpx2
 import openai
 
-from llm_patterns.resilience import FailoverPolicy, MultiProviderFailover, Target, TargetLimits
+from llm_patterns.resilience import (
+    BreakerPolicy,
+    CircuitBreaker,
+    FailoverPolicy,
+    MultiProviderFailover,
+    Target,
+    TargetLimits,
+)
 from llm_patterns.simulation import SimulatedProvider
 from llm_patterns.simulation.transport import SimulatedTransport
 
@@ -82,10 +89,21 @@ def sdks(providers: Providers) -> dict[str, openai.AsyncOpenAI]:
 
 def with_failover(providers: Providers, quota: float) -> Ask:
     """Ours, with the spare's quota as its limit."""
+    limits = TargetLimits(requests_per_minute=quota)
+    return over(providers, [Target("primary"), Target("spare", limits=limits)])
+
+
+def with_hasty_failover(providers: Providers, quota: float) -> Ask:
+    """Ours, if it probes and ramps as soon as the Router cools down, and may use a minute's quota at once."""
+    soon = CircuitBreaker(BreakerPolicy(open_time=5, max_open_time=5, ramp=5))
+    limits = TargetLimits(requests_per_minute=quota, burst=60)
+    return over(providers, [Target("primary", breaker=soon), Target("spare", limits=limits)])
+
+
+def over(providers: Providers, targets: list[Target]) -> Ask:
+    """A failover over the SDK's method at each provider."""
     creates = {name: sdk.chat.completions.create for name, sdk in sdks(providers).items()}
-    spare = Target("spare", limits=TargetLimits(requests_per_minute=quota))
-    failover = MultiProviderFailover(FailoverPolicy(deadline=PATIENCE), [Target("primary"), spare])
-    ask = failover.over(creates)
+    ask = MultiProviderFailover(FailoverPolicy(deadline=PATIENCE), targets).over(creates)
     return lambda: ask(model="small", messages=MESSAGES, max_tokens=200)
 
 
@@ -128,7 +146,7 @@ def with_router(providers: Providers, quota: float, **settings: Any) -> Ask:
     """litellm's, with the settings given."""
     litellm.suppress_debug_info = True
     ROUTED.add(providers)
-    litellm.aclient_session = litellm.aclient_session or http_client(ROUTED)  # type: ignore[assignment]
+    litellm.aclient_session = litellm.aclient_session or http_client(ROUTED)
     router = litellm.Router(timeout=ATTEMPT, num_retries=0, **settings)
     return lambda: router.acompletion(model="chat", messages=MESSAGES, max_tokens=200)
 
@@ -157,6 +175,7 @@ def with_router_order(providers: Providers, quota: float) -> Ask:
 
 IN_VIRTUAL_TIME: dict[str, Client] = {
     "MultiProviderFailover": with_failover,
+    "MultiProviderFailover, hasty": with_hasty_failover,
     "try and except": with_try_except,
     "pydantic-ai FallbackModel": with_fallback_model,
 }
