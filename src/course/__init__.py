@@ -10,7 +10,7 @@ from course.experiments import Call, Trial
 from course.figures import Figure, bars, heatmap, lines
 from course.levers import explore
 from course.panels import panels
-from course.prose import head, related, say, source, tool_head, tool_related
+from course.prose import head, related, say, source
 from course.tables import policy_table, runbook, table
 from course.waterfalls import waterfall
 
@@ -32,7 +32,5 @@ __all__ = [
     "say",
     "source",
     "table",
-    "tool_head",
-    "tool_related",
     "waterfall",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from types import FunctionType
@@ -20,8 +21,11 @@ def say(text: str) -> Shown:
 
     >>> say(f"The load reaches **{2.7:.1f} times** the capacity.")
     The load reaches 2.7 times the capacity.
+
+    A dollar before a figure is money, and never the beginning of a formula.
     """
-    return Shown(text.replace("**", "").replace("`", ""), markdown=text)
+    money = re.sub(r"(?<!\\)\$(?=\d)", r"\\$", text)
+    return Shown(text.replace("**", "").replace("`", ""), markdown=money)
 
 
 def head(slug: str, *, minutes: int, know_first: Sequence[str], you_will: Sequence[str]) -> Shown:
@@ -84,9 +88,6 @@ def related(slug: str) -> Shown:
         lines.append(f"- {name}{coming} {neighbour.why}.")
     text = "\n".join(lines)
     return Shown(text.replace("**", ""), markdown=text)
-
-
-tool_head, tool_related = head, related
 
 
 def source(obj: type | FunctionType, *, max_lines: int = 60) -> Shown:

@@ -148,6 +148,13 @@ def test_an_unknown_chapter_has_no_head() -> None:
         head("retry_with_budgets", minutes=5, know_first=[], you_will=["a", "b", "c"])
 
 
+def test_two_prices_in_a_sentence_are_no_formula() -> None:
+    """A dollar before a figure is escaped where Markdown is read, and only there."""
+    shown = say("It costs $3.02 or $3.18, by $a+b$.")
+    assert shown.markdown == r"It costs \$3.02 or \$3.18, by $a+b$."
+    assert shown.text == "It costs $3.02 or $3.18, by $a+b$."
+
+
 def test_source_shows_the_code_and_its_place() -> None:
     """The excerpt is the module's own text, with file and lines."""
     shown = source(say)
